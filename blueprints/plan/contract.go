@@ -1,0 +1,153 @@
+package plan
+
+import "time"
+
+// The activities that the engine calls, by name, on the queue of the target.
+const (
+	ActivityPlan      = "Plan"      // PlanInput -> Plan
+	ActivityCall      = "Call"      // Call -> CallResult
+	ActivityFreeze    = "Freeze"    // FreezeInput -> FreezeReport; do, the phases inside, undo
+	ActivityThaw      = "Thaw"      // FreezeInput -> FreezeReport; undo alone, by token
+	ActivityWatch     = "Watch"     // WatchInput -> WatchResult; returns when the run closed
+	ActivityArtifacts = "Artifacts" // ArtifactsInput -> map[string]Artifact
+	ActivityRecord    = "Record"    // RestorePoint -> RestorePoint
+)
+
+// Run names the run that a call belongs to. ID is the workflow id and
+// Original the first run id, which a reset keeps.
+type Run struct {
+	ID       string `json:"id"`
+	RunID    string `json:"runId"`
+	Original string `json:"original"`
+}
+
+// PlanInput asks a worker for the plan of a request.
+type PlanInput struct {
+	Request Request `json:"request"`
+	Run     Run     `json:"run"`
+	// Time is the workflow's start: activities take the clock from history,
+	// so that a second attempt plans the same.
+	Time time.Time `json:"time"`
+}
+
+// Result is what a phase left behind for later templates.
+type Result struct {
+	Output  Values               `json:"output,omitempty"`
+	Objects map[string]Reference `json:"objects,omitempty"` // its Secrets and ConfigMaps, by reference
+}
+
+// Call is one call of a function, with all that its templates may name.
+type Call struct {
+	Run   Run   `json:"run"`
+	Phase Phase `json:"phase"`
+	Scope Scope `json:"scope"`
+	// Results of earlier phases by name; Defer is the deferPhase's.
+	Results map[string]Result `json:"results,omitempty"`
+	Defer   *Result           `json:"defer,omitempty"`
+	// Lenient renders a missing output as absent: deferPhase, compensate and
+	// undo must run whatever came before them.
+	Lenient bool `json:"lenient,omitempty"`
+	// Attempt counts from 1 over all attempts that the engine made,
+	// those after a person's retry included. It is part of idempotency keys.
+	Round int `json:"round,omitempty"`
+}
+
+// CallResult is what a call returned.
+type CallResult struct {
+	Output  Values `json:"output,omitempty"`
+	Skipped bool   `json:"skipped,omitempty"` // `when` was false
+	// Cut is set where the function captured data.
+	Cut *Span `json:"cut,omitempty"`
+	// Shown are the arguments that ran, secrets masked.
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended"`
+}
+
+// Span is a span of time on the clock of the worker that measured it.
+type Span struct {
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end"`
+}
+
+// FreezeInput is one freeze: what the session owns.
+type FreezeInput struct {
+	// Token fences the freeze: undo thaws what carries it, and nothing else.
+	// It is at most 40 characters of [a-z0-9-].
+	Token     string            `json:"token"`
+	Run       Run               `json:"run"` // the parent
+	Name      string            `json:"name"`
+	Freeze    Freeze            `json:"freeze"`
+	Scope     Scope             `json:"scope"`
+	Results   map[string]Result `json:"results,omitempty"`
+	RequestID string            `json:"requestId,omitempty"`
+	// Deadline is when `do` must no longer act, on the server's clock. Zero in
+	// the session's input; the session sets it.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// Reason why a thaw was asked before the phases were through.
+	Reason string `json:"reason,omitempty"`
+}
+
+// FreezeReport is what is known of a freeze when it is over.
+type FreezeReport struct {
+	Token string `json:"token"`
+	// Frozen from when do returned to when undo was started; Thawed when undo
+	// was confirmed. Zero where the freeze never took effect.
+	FrozenAt time.Time `json:"frozenAt,omitzero"`
+	ThawAt   time.Time `json:"thawAt,omitzero"`
+	ThawedAt time.Time `json:"thawedAt,omitzero"`
+	DoStart  time.Time `json:"doStart,omitzero"`
+	// Results of do+undo (under the freeze's name) and of the phases inside.
+	Results map[string]Result `json:"results,omitempty"`
+	Phases  []PhaseRecord     `json:"phases,omitempty"`
+	Proof   Proof             `json:"proof"`
+	// ThawedBy says what thawed it: "phases done", "phase failed",
+	// "thaw now", "parent closed", "maxFreeze", "swept".
+	ThawedBy string `json:"thawedBy,omitempty"`
+	// Failure of do or of a phase inside, in words; the freeze is thawed.
+	Failure *Failure `json:"failure,omitempty"`
+}
+
+// Failure is an error as data.
+type Failure struct {
+	Phase   string `json:"phase,omitempty"`
+	Kind    string `json:"kind"` // see package fault
+	Message string `json:"message"`
+}
+
+// Proof compares what do and undo found (design: G3).
+type Proof struct {
+	Consistent bool   `json:"consistent"`
+	Reason     string `json:"reason,omitempty"` // why not
+	Do         Values `json:"do,omitempty"`
+	Undo       Values `json:"undo,omitempty"`
+	Cuts       []Span `json:"cuts,omitempty"`
+}
+
+// PhaseRecord is one line of a run's story.
+type PhaseRecord struct {
+	Name    string    `json:"name"`
+	Func    string    `json:"func,omitempty"`
+	State   string    `json:"state"` // done, failed, skipped
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Note    string    `json:"note,omitempty"`
+}
+
+// WatchInput names the run whose end is watched.
+type WatchInput struct {
+	Run Run `json:"run"`
+}
+
+// WatchResult says how it ended.
+type WatchResult struct {
+	Status string `json:"status"`
+}
+
+// ArtifactsInput asks for the output artifacts of a finished action.
+type ArtifactsInput struct {
+	Run       Run                 `json:"run"`
+	Scope     Scope               `json:"scope"`
+	Results   map[string]Result   `json:"results"`
+	Defer     *Result             `json:"defer,omitempty"`
+	Artifacts map[string]Artifact `json:"artifacts"`
+}
