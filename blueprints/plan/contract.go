@@ -8,7 +8,7 @@ const (
 	ActivityCall      = "Call"      // Call -> CallResult
 	ActivityFreeze    = "Freeze"    // FreezeInput -> FreezeReport; do, the phases inside, undo
 	ActivityThaw      = "Thaw"      // FreezeInput -> FreezeReport; undo alone, by token
-	ActivityWatch     = "Watch"     // WatchInput -> WatchResult; returns when the run closed
+	ActivityWatch     = "Watch"     // WatchInput -> WatchResult; returns when that run has closed
 	ActivityArtifacts = "Artifacts" // ArtifactsInput -> map[string]Artifact
 	ActivityRecord    = "Record"    // RestorePoint -> RestorePoint
 )
@@ -34,6 +34,7 @@ type PlanInput struct {
 type Result struct {
 	Output  Values               `json:"output,omitempty"`
 	Objects map[string]Reference `json:"objects,omitempty"` // its Secrets and ConfigMaps, by reference
+	Skipped bool                 `json:"skipped,omitempty"`
 }
 
 // Call is one call of a function, with all that its templates may name.
@@ -47,8 +48,8 @@ type Call struct {
 	// Lenient renders a missing output as absent: deferPhase, compensate and
 	// undo must run whatever came before them.
 	Lenient bool `json:"lenient,omitempty"`
-	// Attempt counts from 1 over all attempts that the engine made,
-	// those after a person's retry included. It is part of idempotency keys.
+	// Round counts the times that the phase was started: 1, and one more for
+	// each retry that a person asked. It is part of idempotency keys.
 	Round int `json:"round,omitempty"`
 }
 
@@ -57,8 +58,7 @@ type CallResult struct {
 	Output  Values `json:"output,omitempty"`
 	Skipped bool   `json:"skipped,omitempty"` // `when` was false
 	// Cut is set where the function captured data.
-	Cut *Span `json:"cut,omitempty"`
-	// Shown are the arguments that ran, secrets masked.
+	Cut     *Span     `json:"cut,omitempty"`
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`
 }
@@ -73,18 +73,16 @@ type Span struct {
 type FreezeInput struct {
 	// Token fences the freeze: undo thaws what carries it, and nothing else.
 	// It is at most 40 characters of [a-z0-9-].
-	Token     string            `json:"token"`
-	Run       Run               `json:"run"` // the parent
-	Name      string            `json:"name"`
-	Freeze    Freeze            `json:"freeze"`
-	Scope     Scope             `json:"scope"`
-	Results   map[string]Result `json:"results,omitempty"`
-	RequestID string            `json:"requestId,omitempty"`
-	// Deadline is when `do` must no longer act, on the server's clock. Zero in
-	// the session's input; the session sets it.
-	Deadline time.Time `json:"deadline,omitzero"`
-	// Reason why a thaw was asked before the phases were through.
-	Reason string `json:"reason,omitempty"`
+	Token   string            `json:"token"`
+	Run     Run               `json:"run"` // the parent
+	Name    string            `json:"name"`
+	Freeze  Freeze            `json:"freeze"`
+	Scope   Scope             `json:"scope"`
+	Results map[string]Result `json:"results,omitempty"`
+	// Session is the workflow id of the session that owns the freeze.
+	Session string `json:"session,omitempty"`
+	// Attributes: the namespace has Thaw's search attributes.
+	Attributes bool `json:"attributes,omitempty"`
 }
 
 // FreezeReport is what is known of a freeze when it is over.
@@ -136,11 +134,15 @@ type PhaseRecord struct {
 // WatchInput names the run whose end is watched.
 type WatchInput struct {
 	Run Run `json:"run"`
+	// Token of the freeze whose session is asked for its report.
+	Token string `json:"token,omitempty"`
 }
 
 // WatchResult says how it ended.
 type WatchResult struct {
 	Status string `json:"status"`
+	// Report of a freeze session that completed.
+	Report *FreezeReport `json:"report,omitempty"`
 }
 
 // ArtifactsInput asks for the output artifacts of a finished action.

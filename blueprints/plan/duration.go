@@ -31,6 +31,16 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// UnmarshalText implements encoding.TextUnmarshaler, for YAML and outputs.
+func (d *Duration) UnmarshalText(b []byte) error {
+	p, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("duration %q: write it as 90s, 15m or 1h30m: %w", b, err)
+	}
+	*d = Duration(p)
+	return nil
+}
+
 // D returns it as a time.Duration.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 

@@ -165,8 +165,10 @@ type Phase struct {
 	Needs      []string             `json:"needs,omitempty"` // names; set for every phase: a chain where the author gave none
 	Idempotent bool                 `json:"idempotent,omitempty"`
 	Person     bool                 `json:"person,omitempty"` // waits for a person: the engine asks
-	Compensate *Phase               `json:"compensate,omitempty"`
-	Freeze     *Freeze              `json:"freeze,omitempty"`
+	// Skip is set by a person's skip of a phase inside a freeze: the reason.
+	Skip       string  `json:"skip,omitempty"`
+	Compensate *Phase  `json:"compensate,omitempty"`
+	Freeze     *Freeze `json:"freeze,omitempty"`
 }
 
 // Retry says when a failed attempt is followed by another.
