@@ -18,6 +18,8 @@ type Ref struct {
 	Index  []bool
 	Offset int  // of the reference in the text
 	Ranged bool // it is ranged over
+	// Action is the text of the action that it stands in.
+	Action string
 }
 
 // String is the path as a template spells it.
@@ -250,7 +252,12 @@ func (a *analysis) note(p *path, at int) {
 	if p == nil || len(p.elems) == 0 {
 		return
 	}
-	a.refs = append(a.refs, Ref{Path: p.elems, Index: p.index, Offset: a.start(p, at)})
+	at = a.start(p, at)
+	action := ""
+	if from := strings.LastIndex(a.text[:min(at, len(a.text))], "{{"); from >= 0 {
+		action, _, _ = strings.Cut(a.text[from+2:], "}}")
+	}
+	a.refs = append(a.refs, Ref{Path: p.elems, Index: p.index, Offset: at, Action: action})
 }
 
 // start finds the beginning of a reference: the parser gives the position of
