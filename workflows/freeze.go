@@ -32,6 +32,11 @@ func (a *action) freeze(ctx workflow.Context, ph *plan.Phase, round int) error {
 		}
 		return err
 	}
+	if report.Skipped != "" {
+		a.settle(ph, nil)
+		a.results[ph.Name] = plan.Result{Skipped: true}
+		return nil
+	}
 	report.Token = in.Token
 	a.freezes = append(a.freezes, *report)
 	a.records = append(a.records, report.Phases...)
@@ -67,7 +72,7 @@ func (a *action) freezeInput(ctx workflow.Context, ph *plan.Phase) plan.FreezeIn
 		panic(err) // a string that does not decode: history is damaged
 	}
 	return plan.FreezeInput{
-		Token: token, Run: a.self, Name: ph.Name, Freeze: *ph.Freeze, Scope: a.plan.Scope, Results: a.results,
+		Token: token, Run: a.self, Name: ph.Name, Freeze: *ph.Freeze, When: ph.When, Scope: a.plan.Scope, Results: a.results,
 		Session: plan.FreezeID(a.plan.Target), Attributes: a.attrs.enabled,
 	}
 }

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,9 @@ func FreezeSession(ctx workflow.Context, in plan.FreezeInput) (*plan.FreezeRepor
 	}
 	return s.run(ctx)
 }
+
+// phasesDone is why a freeze was thawed that went as it should.
+const phasesDone = "phases done"
 
 type session struct {
 	in     plan.FreezeInput
@@ -108,6 +112,9 @@ func (s *session) run(ctx workflow.Context) (*plan.FreezeReport, error) {
 			return nil, err
 		}
 	}
+	if s.report.Confirmed && s.err != nil && s.asked == nil && s.orphan == "" && ctx.Err() == nil {
+		why = phasesDone
+	}
 	s.settle(why)
 	s.frozen = ""
 	s.show(own, stateCompleted)
@@ -132,8 +139,23 @@ func (s *session) freeze(ctx workflow.Context) {
 		if s.err = future.Get(ctx, &r); s.err == nil {
 			s.report = &r
 		}
+		s.recall(s.err)
 		s.over = true
 	})
+}
+
+// recall takes from the last heartbeat of a lost worker what `do` returned:
+// undo may need it.
+func (s *session) recall(err error) {
+	var timeout *temporal.TimeoutError
+	var beat plan.FreezeBeat
+	if !errors.As(err, &timeout) || !timeout.HasLastHeartbeatDetails() || timeout.LastHeartbeatDetails(&beat) != nil || beat.Do == nil {
+		return
+	}
+	if s.in.Results == nil {
+		s.in.Results = map[string]plan.Result{}
+	}
+	s.in.Results[s.in.Name] = *beat.Do
 }
 
 // watchParent sees the parent's end where the parent-close policy does not
@@ -156,7 +178,7 @@ func (s *session) why(ctx workflow.Context) string {
 	case s.over && s.err != nil:
 		return "freeze lost: " + words(s.err)
 	case s.over:
-		return "phases done"
+		return phasesDone
 	case s.asked != nil:
 		return "thaw now by " + s.asked.By + ": " + s.asked.Reason
 	case s.orphan != "":
@@ -170,7 +192,7 @@ func (s *session) why(ctx workflow.Context) string {
 
 // thawed: the freezing activity itself confirmed its undo, or never froze.
 func (s *session) thawed() bool {
-	return s.over && s.report != nil && (!s.report.ThawedAt.IsZero() || s.report.DoStart.IsZero())
+	return s.over && s.report != nil && (s.report.Confirmed || s.report.DoStart.IsZero())
 }
 
 // thaw runs undo at once, and again once the freezing activity is over, unless
@@ -187,6 +209,10 @@ func (s *session) thaw(ctx workflow.Context, why string) error {
 		if _, err := workflow.AwaitWithTimeout(ctx, bound, func() bool { return s.over }); err != nil {
 			return err
 		}
+	}
+	if r.Confirmed && (s.report == nil || !s.thawed()) {
+		// The freeze came to its end, and only the word of it was lost.
+		s.report = r
 	}
 	if s.thawed() {
 		return nil
@@ -213,10 +239,10 @@ func (s *session) thaw(ctx workflow.Context, why string) error {
 // failure of the phase, whatever the worker saw of it.
 func (s *session) settle(why string) {
 	r := s.report
-	if r.ThawedBy == "" || (why != "phases done" && r.Failure != nil) {
+	if r.ThawedBy == "" || (why != phasesDone && r.Failure != nil) {
 		r.ThawedBy = why
 	}
-	if why != "phases done" && r.Failure == nil {
+	if why != phasesDone && r.Failure == nil {
 		r.Failure = &plan.Failure{Phase: s.in.Name, Kind: TypeNotProven, Message: why}
 		r.Proof.Consistent = false
 		r.Proof.Reason = why

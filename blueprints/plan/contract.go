@@ -77,6 +77,7 @@ type FreezeInput struct {
 	Run     Run               `json:"run"` // the parent
 	Name    string            `json:"name"`
 	Freeze  Freeze            `json:"freeze"`
+	When    string            `json:"when,omitempty"` // CEL; false: nothing is frozen
 	Scope   Scope             `json:"scope"`
 	Results map[string]Result `json:"results,omitempty"`
 	// Session is the workflow id of the session that owns the freeze.
@@ -88,6 +89,8 @@ type FreezeInput struct {
 // FreezeReport is what is known of a freeze when it is over.
 type FreezeReport struct {
 	Token string `json:"token"`
+	// Skipped says why nothing was frozen: `when` was false.
+	Skipped string `json:"skipped,omitempty"`
 	// Frozen from when do returned to when undo was started; Thawed when undo
 	// was confirmed. Zero where the freeze never took effect.
 	FrozenAt time.Time `json:"frozenAt,omitzero"`
@@ -98,11 +101,20 @@ type FreezeReport struct {
 	Results map[string]Result `json:"results,omitempty"`
 	Phases  []PhaseRecord     `json:"phases,omitempty"`
 	Proof   Proof             `json:"proof"`
+	// Confirmed: the activity that froze ran undo to its end itself.
+	Confirmed bool `json:"confirmed,omitempty"`
 	// ThawedBy says what thawed it: "phases done", "phase failed",
 	// "thaw now", "parent closed", "maxFreeze", "swept".
 	ThawedBy string `json:"thawedBy,omitempty"`
 	// Failure of do or of a phase inside, in words; the freeze is thawed.
 	Failure *Failure `json:"failure,omitempty"`
+}
+
+// FreezeBeat is the heartbeat of the freezing activity: what its session knows
+// when the worker is lost.
+type FreezeBeat struct {
+	Phase string  `json:"phase,omitempty"`
+	Do    *Result `json:"do,omitempty"`
 }
 
 // Failure is an error as data.

@@ -69,3 +69,10 @@ type Progress struct {
 // FreezeID is the workflow id of the session that owns the target's freeze:
 // the mutex that keeps two freezes of one target apart.
 func FreezeID(t Target) string { return "freeze/" + t.Key() }
+
+// SearchAttributes are Thaw's, by name: all Keyword, but ThawFrozenSince
+// (Datetime) and ThawConsistent (Bool).
+var SearchAttributes = []string{
+	"ThawBlueprint", "ThawAction", "ThawTarget", "ThawState", "ThawRequestedBy", "ThawWaitingFor", "ThawRestorePoint",
+	"ThawFrozenSince", "ThawConsistent",
+}

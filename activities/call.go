@@ -1,0 +1,198 @@
+package activities
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"thaw/activities/function"
+	"thaw/activities/secret"
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+	"thaw/blueprints/render"
+	"thaw/blueprints/when"
+)
+
+// Call runs one call of a function: it renders the arguments just before they
+// are used, and returns the outputs without secrets.
+func (e *Engine) Call(ctx context.Context, c plan.Call) (*plan.CallResult, error) {
+	note, stop := heartbeats(ctx, 2*time.Second)
+	defer stop()
+	r, err := e.call(ctx, c, note)
+	return r, e.toTemporal(withCause(ctx, err))
+}
+
+func (e *Engine) call(ctx context.Context, c plan.Call, note func(string)) (*plan.CallResult, error) {
+	r := &plan.CallResult{Started: time.Now()}
+	skip, err := e.skips(&c.Phase, c.Scope, c.Results)
+	if err != nil {
+		return nil, err
+	}
+	if skip != "" {
+		r.Skipped, r.Ended = true, time.Now()
+		return r, nil
+	}
+	b, err := e.bind(ctx, c, binding{heartbeat: note})
+	if err != nil {
+		return nil, err
+	}
+	defer b.free()
+	started := time.Now()
+	r.Output, err = b.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Ended = time.Now()
+	if b.fn.Cut {
+		r.Cut = &plan.Span{Start: started, End: r.Ended}
+	}
+	return r, nil
+}
+
+// skips says why a phase is not to run: "" where it is.
+func (e *Engine) skips(ph *plan.Phase, s plan.Scope, results map[string]plan.Result) (string, error) {
+	if ph.Skip != "" {
+		return ph.Skip, nil
+	}
+	if ph.When == "" {
+		return "", nil
+	}
+	in := when.Input{Target: s.Target, Options: s.Options, Outputs: map[string]map[string]any{}}
+	for n, r := range results {
+		in.Outputs[n] = r.Output
+	}
+	yes, err := when.Eval(ph.When, in)
+	if err != nil {
+		return "", fault.New(fault.User, "phase %s: %w", ph.Name, err)
+	}
+	if !yes {
+		return "when: " + ph.When, nil
+	}
+	return "", nil
+}
+
+// binding is what a call inside a freeze has besides.
+type binding struct {
+	token     string
+	maxFreeze time.Duration
+	heartbeat func(string)
+}
+
+// bound is a call whose arguments are rendered and whose function is prepared.
+type bound struct {
+	e       *Engine
+	fn      *function.Function
+	env     *function.Env
+	phase   *plan.Phase
+	act     function.Act
+	release func()
+}
+
+// bind renders the arguments of a call and prepares its function. Nothing is
+// changed by it.
+func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, error) {
+	fn, ok := e.functions[c.Phase.Func]
+	if !ok {
+		return nil, fault.New(fault.User, "phase %s: this worker has no function %s", c.Phase.Name, c.Phase.Func)
+	}
+	p, err := e.params(ctx, &c)
+	if err != nil {
+		return nil, fmt.Errorf("phase %s: %w", c.Phase.Name, err)
+	}
+	args, err := render.Args(&fn.Function, c.Phase.Args, p, render.Options{Path: "phase " + c.Phase.Name, Lenient: c.Lenient})
+	if err != nil {
+		return nil, err
+	}
+	env := &function.Env{
+		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c), Token: bi.token, MaxFreeze: bi.maxFreeze,
+		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint,
+		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
+		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir, Heartbeat: bi.heartbeat,
+	}
+	act, release, err := fn.Bind(ctx, env, args)
+	if err != nil {
+		return nil, fmt.Errorf("phase %s: %w", c.Phase.Name, err)
+	}
+	return &bound{e, fn, env, &c.Phase, act, release}, nil
+}
+
+// run has the effect, and returns outputs without secrets.
+func (b *bound) run(ctx context.Context) (plan.Values, error) {
+	out, err := b.act(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("phase %s: %w", b.phase.Name, err)
+	}
+	clean, _ := b.e.redact.Value(map[string]any(out)).(map[string]any)
+	return clean, nil
+}
+
+func (b *bound) free() {
+	if b != nil && b.release != nil {
+		b.release()
+		b.release = nil
+	}
+}
+
+// callKey is the same in every attempt of a call, and in no other call.
+func callKey(c plan.Call) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", c.Run.ID, c.Run.Original, c.Phase.Name, c.Round))
+	return "thaw-" + hex.EncodeToString(sum[:10])
+}
+
+// mentions reports whether a phase's arguments name the outputs of any of
+// these phases.
+func mentions(ph *plan.Phase, names []string) bool {
+	found := false
+	var walk func(v any)
+	walk = func(v any) {
+		switch t := v.(type) {
+		case string:
+			if !strings.Contains(t, "{{") || !strings.Contains(t, ".Phases") {
+				return
+			}
+			for _, n := range names {
+				found = found || strings.Contains(t, n)
+			}
+		case []any:
+			for _, x := range t {
+				walk(x)
+			}
+		case map[string]any:
+			for k, x := range t {
+				walk(k)
+				walk(x)
+			}
+		}
+	}
+	walk(map[string]any(ph.Args))
+	return found
+}
+
+// Artifacts renders the output artifacts of a finished action.
+func (e *Engine) Artifacts(ctx context.Context, in plan.ArtifactsInput) (map[string]plan.Artifact, error) {
+	c := plan.Call{Run: in.Run, Scope: in.Scope, Results: in.Results, Defer: in.Defer}
+	out, err := e.artifacts(ctx, &c, in.Artifacts)
+	return out, e.toTemporal(err)
+}
+
+func (e *Engine) artifacts(ctx context.Context, c *plan.Call, templates map[string]plan.Artifact) (map[string]plan.Artifact, error) {
+	p, err := e.params(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	out, err := render.Artifacts(templates, p, render.Options{})
+	if err != nil {
+		return nil, err
+	}
+	for n, a := range out {
+		a.KopiaSnapshot = e.redact.Text(a.KopiaSnapshot)
+		for k, v := range a.KeyValue {
+			a.KeyValue[k] = e.redact.Text(v)
+		}
+		out[n] = a
+	}
+	return out, nil
+}

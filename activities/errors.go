@@ -1,0 +1,35 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+
+	"thaw/blueprints/fault"
+)
+
+// toTemporal maps an error to Temporal's, once, for every activity: its type
+// is the kind that the engine's retry policies name; its text is redacted.
+// The original is not wrapped: its text, and those below it, could hold a
+// secret.
+func (e *Engine) toTemporal(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, context.Canceled) && !isFault(err) {
+		return temporal.NewCanceledError(e.redact.Text(err.Error()))
+	}
+	o := temporal.ApplicationErrorOptions{}
+	var later interface{ RetryAfter() time.Duration }
+	if errors.As(err, &later) {
+		o.NextRetryDelay = later.RetryAfter()
+	}
+	return temporal.NewApplicationErrorWithOptions(e.redact.Text(err.Error()), string(fault.Of(err)), o)
+}
+
+func isFault(err error) bool {
+	var f *fault.Error
+	return errors.As(err, &f)
+}

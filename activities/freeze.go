@@ -1,0 +1,474 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+)
+
+// errThaw is the cause of a window that was ended by a Thaw.
+var errThaw = errors.New("thaw asked")
+
+// window is a freeze under way in this process, or one that is over.
+type window struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	// report is set before done is closed; nil where undo was not confirmed.
+	report *plan.FreezeReport
+}
+
+// Freeze makes one freeze, runs the phases inside, and thaws. All that can be
+// done before `do` is done before it. Whatever ends the freeze (a failed phase,
+// a cancel, the end of its session, maxFreeze) it thaws, in a context of its
+// own. A failure of `do` or of a phase is in the report; the error of Freeze
+// says that the thaw is not confirmed, and the session goes on thawing.
+func (e *Engine) Freeze(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w, err := e.enter(in.Token, cancel)
+	if err != nil {
+		return nil, e.toTemporal(err)
+	}
+	f := &freezing{e: e, in: in, report: plan.FreezeReport{Token: in.Token, Results: map[string]plan.Result{}}}
+	err = f.run(ctx)
+	if err == nil {
+		w.report = &f.report
+	}
+	close(w.done)
+	if err != nil {
+		return nil, e.toTemporal(err)
+	}
+	return &f.report, nil
+}
+
+// enter admits a freeze, unless a Thaw of its token came first.
+func (e *Engine) enter(token string, cancel context.CancelCauseFunc) (*window, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.windows[token]; ok {
+		return nil, fault.New(fault.Permanent, "freeze %s: it was thawed before it began, or runs already; it is not made again", token)
+	}
+	w := &window{cancel: cancel, done: make(chan struct{})}
+	e.windows[token] = w
+	e.forget()
+	return w, nil
+}
+
+// remembered is how many freezes that are over a process remembers.
+const remembered = 1000
+
+func (e *Engine) forget() {
+	if len(e.windows) <= remembered {
+		return
+	}
+	for t, w := range e.windows {
+		select {
+		case <-w.done:
+			delete(e.windows, t)
+		default:
+		}
+	}
+}
+
+// freezing is one freeze in the making.
+type freezing struct {
+	e      *Engine
+	in     plan.FreezeInput
+	report plan.FreezeReport
+	undo   *bound
+	do     *bound
+	inner  []*bound // nil where it can be bound only inside the window
+
+	// flight counts the acts that went on after their time was over: what
+	// they lock late must be thawed again.
+	flight sync.WaitGroup
+	late   bool
+
+	mu   sync.Mutex
+	beat plan.FreezeBeat
+}
+
+func (f *freezing) run(ctx context.Context) error {
+	stop := f.heartbeat(ctx)
+	defer stop()
+	defer f.release()
+	if skip, err := f.e.skips(&plan.Phase{Name: f.in.Name, When: f.in.When}, f.in.Scope, f.in.Results); err != nil || skip != "" {
+		if err != nil {
+			f.fail(f.in.Name, err)
+		}
+		f.report.Skipped = skip
+		return nil
+	}
+	if err := f.prepare(ctx); err != nil {
+		f.fail(f.in.Name, err)
+		return nil // nothing was frozen
+	}
+	if err := f.e.journal.write(f.in); err != nil {
+		f.fail(f.in.Name, fault.New(fault.Transient, "%w", err))
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		f.fail(f.in.Name, context.Cause(ctx))
+		return f.e.journal.clear(f.in.Token)
+	}
+	f.window(ctx)
+	if err := f.thaw(ctx); err != nil {
+		return err
+	}
+	if f.late {
+		if err := f.thawAgain(ctx); err != nil {
+			return err
+		}
+	}
+	f.report.Proof = f.proof()
+	return f.e.journal.clear(f.in.Token)
+}
+
+// prepare renders and binds everything that needs no output of the freeze,
+// the undo first: what cannot be thawed is not frozen.
+func (f *freezing) prepare(ctx context.Context) error {
+	fr := &f.in.Freeze
+	inside := []string{f.in.Name}
+	for i := range fr.Phases {
+		inside = append(inside, fr.Phases[i].Name)
+	}
+	var err error
+	bind := func(ph *plan.Phase, lenient bool) (b *bound) {
+		if err != nil || mentions(ph, inside) {
+			return nil
+		}
+		b, err = f.bind(ctx, ph, lenient)
+		return b
+	}
+	f.undo = bind(&fr.Undo, true)
+	f.do = bind(&fr.Do, false)
+	for i := range fr.Phases {
+		f.inner = append(f.inner, bind(&fr.Phases[i], false))
+	}
+	return err
+}
+
+// bind binds a call of this freeze; failures before any effect are retried.
+func (f *freezing) bind(ctx context.Context, ph *plan.Phase, lenient bool) (*bound, error) {
+	c := plan.Call{Run: f.in.Run, Phase: *ph, Scope: f.in.Scope, Results: f.results(), Lenient: lenient}
+	wait := 50 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		b, err := f.e.bind(ctx, c, binding{token: f.in.Token, maxFreeze: f.in.Freeze.MaxFreeze.D(), heartbeat: f.note})
+		if err == nil || fault.Of(err) != fault.Transient || attempt == 5 {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+			wait *= 2
+		}
+	}
+}
+
+// results are those of the run so far, and of this freeze.
+func (f *freezing) results() map[string]plan.Result {
+	all := make(map[string]plan.Result, len(f.in.Results)+len(f.report.Results))
+	for n, r := range f.in.Results {
+		all[n] = r
+	}
+	for n, r := range f.report.Results {
+		all[n] = r
+	}
+	return all
+}
+
+// window is the span in which the target is frozen: do, and what is inside.
+func (f *freezing) window(ctx context.Context) {
+	fr := &f.in.Freeze
+	// maxFreeze is counted from before `do`: a `do` that waits for its lock
+	// may hold up writers already (FLUSH TABLES WITH READ LOCK does).
+	ctx, cancel := context.WithTimeoutCause(ctx, fr.MaxFreeze.D(), fmt.Errorf("maxFreeze of %s reached", fr.MaxFreeze))
+	defer cancel()
+	f.report.DoStart = time.Now()
+	doCtx, cancelDo := context.WithTimeoutCause(ctx, fr.Do.Timeout.D(), fmt.Errorf("do not done within %s", fr.Do.Timeout))
+	f.do.env.Deadline, _ = doCtx.Deadline()
+	out, err := f.act(doCtx, f.do)
+	cancelDo()
+	f.report.FrozenAt = time.Now()
+	f.report.Proof.Do = out
+	f.report.Results[f.in.Name] = plan.Result{Output: out}
+	f.record(&fr.Do, f.report.DoStart, err, "")
+	if err != nil {
+		f.fail(fr.Do.Name, withCause(doCtx, err))
+		return
+	}
+	stop := f.announce(ctx, out)
+	defer stop()
+	for i := range fr.Phases {
+		ph := &fr.Phases[i]
+		if err := f.phase(ctx, ph, f.inner[i]); err != nil {
+			f.fail(ph.Name, withCause(ctx, err))
+			return
+		}
+	}
+}
+
+func (f *freezing) phase(ctx context.Context, ph *plan.Phase, b *bound) error {
+	started := time.Now()
+	f.note(ph.Name)
+	skip, err := f.e.skips(ph, f.in.Scope, f.results())
+	if err == nil && skip != "" {
+		f.report.Results[ph.Name] = plan.Result{Skipped: true}
+		f.record(ph, started, nil, skip)
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, ph.Timeout.D(), fmt.Errorf("phase not done within %s", ph.Timeout))
+	defer cancel()
+	if err == nil && b == nil {
+		b, err = f.bind(ctx, ph, false)
+		if b != nil {
+			defer b.free()
+		}
+	}
+	var out plan.Values
+	if err == nil {
+		out, err = f.attempts(ctx, ph, b)
+	}
+	err = withCause(ctx, err)
+	f.record(ph, started, err, "")
+	if err != nil {
+		return err
+	}
+	f.report.Results[ph.Name] = plan.Result{Output: out, Objects: ph.Objects}
+	if b.fn.Cut {
+		f.report.Proof.Cuts = append(f.report.Proof.Cuts, plan.Span{Start: started, End: time.Now()})
+	}
+	return nil
+}
+
+// act runs a call, and does not wait for one that stays behind when its time
+// is over: a database is not kept frozen by a hung command.
+func (f *freezing) act(ctx context.Context, b *bound) (plan.Values, error) {
+	type result struct {
+		out plan.Values
+		err error
+	}
+	done := make(chan result, 1)
+	f.flight.Add(1)
+	go func() {
+		defer f.flight.Done()
+		out, err := b.run(ctx)
+		done <- result{out, err}
+	}()
+	select {
+	case r := <-done:
+		return r.out, r.err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(overrun)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.out, r.err
+	case <-t.C:
+		f.late = true
+		return nil, fault.New(fault.Unknown, "phase %s: still running after its time was over; it is left behind", b.phase.Name)
+	}
+}
+
+// overrun is how long a call may take to notice that its time is over.
+const overrun = 250 * time.Millisecond
+
+// attempts runs a phase, and again after failures that had no effect, as its
+// retry rules say and maxFreeze lets it.
+func (f *freezing) attempts(ctx context.Context, ph *plan.Phase, b *bound) (plan.Values, error) {
+	wait := min(max(ph.Retry.Backoff.D(), 10*time.Millisecond), time.Second)
+	for attempt := 1; ; attempt++ {
+		out, err := f.act(ctx, b)
+		if err == nil || fault.Of(err) != fault.Transient || attempt >= ph.Retry.MaxAttempts {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+			wait = min(wait*2, time.Second)
+		}
+	}
+}
+
+// thaw runs undo until it succeeds, or until the session had better know that
+// it does not.
+func (f *freezing) thaw(ctx context.Context) error {
+	f.report.ThawAt = time.Now()
+	f.report.ThawedBy = "phases done"
+	if f.report.Failure != nil {
+		f.report.ThawedBy = "failure of " + f.report.Failure.Phase
+	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.in.Freeze.Undo.Timeout.D())
+	defer cancel()
+	out, err := f.e.insistUndo(own, f)
+	f.record(&f.in.Freeze.Undo, f.report.ThawAt, err, "")
+	if err != nil {
+		return fmt.Errorf("thaw %s: %w", f.in.Scope.Target.Key(), err)
+	}
+	f.report.ThawedAt = time.Now()
+	f.report.Confirmed = true
+	f.report.Proof.Undo = out
+	merged := plan.Values{}
+	for _, m := range []plan.Values{f.report.Results[f.in.Name].Output, out} {
+		for k, v := range m {
+			merged[k] = v
+		}
+	}
+	f.report.Results[f.in.Name] = plan.Result{Output: merged}
+	return nil
+}
+
+// thawAgain waits for what was left behind, and thaws what it may have locked
+// after the first undo. While it waits the report is not confirmed: the
+// session's patience is the activity's time-out.
+func (f *freezing) thawAgain(ctx context.Context) error {
+	f.flight.Wait()
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.in.Freeze.Undo.Timeout.D())
+	defer cancel()
+	f.undo = nil // what was bound is used up
+	_, err := f.e.insistUndo(own, f)
+	if err != nil {
+		return fmt.Errorf("thaw %s again: %w", f.in.Scope.Target.Key(), err)
+	}
+	f.report.ThawedAt = time.Now()
+	return nil
+}
+
+func (e *Engine) insistUndo(ctx context.Context, f *freezing) (plan.Values, error) {
+	wait := 20 * time.Millisecond
+	b := f.undo
+	for {
+		var out plan.Values
+		var err error
+		if b == nil {
+			b, err = f.bind(ctx, &f.in.Freeze.Undo, true)
+			if b != nil {
+				defer b.free()
+			}
+		}
+		if err == nil {
+			if out, err = b.run(ctx); err == nil {
+				return out, nil
+			}
+			b = nil // a fresh connection for the next attempt
+		}
+		e.log.Error("undo failed; trying again", "target", f.in.Scope.Target.Key(), "token", f.in.Token, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+			wait = min(wait*2, 2*time.Second)
+		}
+	}
+}
+
+// announce tells the session and the run that the freeze took effect, once it
+// has lasted long enough for a person to want to know. It costs the window
+// nothing.
+func (f *freezing) announce(ctx context.Context, out plan.Values) (stop func()) {
+	f.mu.Lock()
+	f.beat.Do = &plan.Result{Output: out}
+	f.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		in := f.in
+		in.Results = map[string]plan.Result{}
+		for n, r := range f.in.Results {
+			in.Results[n] = r
+		}
+		in.Results[in.Name] = plan.Result{Output: out}
+		if err := f.e.journal.write(in); err != nil {
+			f.e.log.Warn("freeze journaled without what do returned", "token", in.Token, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(announceAfter):
+		}
+		if f.e.cfg.Client == nil {
+			return
+		}
+		sig := plan.Frozen{Token: in.Token, Since: f.report.FrozenAt.UTC().Format(time.RFC3339Nano)}
+		for _, to := range [][2]string{{in.Session, ""}, {in.Run.ID, in.Run.RunID}} {
+			if err := f.e.cfg.Client.SignalWorkflow(ctx, to[0], to[1], plan.SignalFrozen, sig); err != nil && ctx.Err() == nil {
+				f.e.log.Warn("freeze not announced", "workflow", to[0], "error", err)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// announceAfter is how long a freeze must last to be announced.
+const announceAfter = 200 * time.Millisecond
+
+func (f *freezing) heartbeat(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(100 * time.Millisecond)
+		defer t.Stop()
+		for {
+			f.mu.Lock()
+			b := f.beat
+			f.mu.Unlock()
+			activity.RecordHeartbeat(ctx, b)
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (f *freezing) note(n string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.beat.Phase = n
+}
+
+func (f *freezing) record(ph *plan.Phase, started time.Time, err error, skip string) {
+	r := plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: "done", Started: started, Ended: time.Now(), Note: skip}
+	if skip != "" {
+		r.State = "skipped"
+	}
+	if err != nil {
+		r.State, r.Note = "failed", f.e.redact.Text(err.Error())
+	}
+	f.report.Phases = append(f.report.Phases, r)
+}
+
+func (f *freezing) fail(phase string, err error) {
+	f.report.Failure = &plan.Failure{Phase: phase, Kind: string(fault.Of(err)), Message: f.e.redact.Text(err.Error())}
+}
+
+func (f *freezing) release() {
+	if f.late {
+		return // something may still use them; the process's end frees them
+	}
+	for _, b := range append([]*bound{f.undo, f.do}, f.inner...) {
+		b.free()
+	}
+}
+
+// withCause adds why the context ended, where that is what failed the call.
+func withCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) && !errors.Is(cause, context.Canceled) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
