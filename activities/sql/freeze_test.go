@@ -122,7 +122,7 @@ func postgresSubject(t *testing.T) *subject {
 func mariadbSubject(t *testing.T) *subject {
 	m := sharedMariaDB(t)
 	return &subject{
-		conn:   map[string]any{"driver": "mariadb", "address": m.Addr, "credentials": "admin"},
+		conn:   map[string]any{"driver": "mariadb", "address": m.Addr, "database": m.Database, "credentials": "admin"},
 		secret: m.Secret(),
 		freeze: []any{"FLUSH TABLES WITH READ LOCK"},
 		thaw:   []any{"UNLOCK TABLES"},
