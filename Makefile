@@ -1,0 +1,54 @@
+# Thaw: build and check. `make help` lists the targets.
+GO      ?= go
+GOBIN   := $(shell $(GO) env GOPATH)/bin
+YES     ?=
+DB      ?= sqlite
+
+.PHONY: help build demo test matrix bench lint fuzz golden clean FORCE
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+build: bin/thaw bin/thaw-worker bin/thaw-server ## build the three programs into bin/
+
+bin/thaw: FORCE
+	@$(GO) build -o $@ ./starter
+
+bin/thaw-worker: FORCE
+	@$(GO) build -o $@ ./worker
+
+# A module of its own: its dependencies and the worker's do not go together.
+bin/thaw-server: FORCE
+	@test -x $@ || echo "Building the embedded Temporal server (the first time takes about ten minutes)..."
+	@cd deploy/server && $(GO) build -o ../../$@ .
+
+demo: build ## back up, crash, thaw and restore a live database (DB=sqlite|postgres|mariadb, YES=1)
+	@$(GO) build -o bin/thaw-demo ./deploy/demo
+	@bin/thaw-demo --db $(DB) $(if $(YES),--yes)
+
+test: bin/thaw-server bin/thaw bin/thaw-worker ## run all tests but the failure matrix
+	$(GO) test ./...
+	cd deploy/server && $(GO) test ./...
+
+matrix: bin/thaw-server ## break every freeze in every way, on real servers, and print the table
+	THAW_MATRIX=1 $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
+
+bench: bin/thaw-server ## measure the engine's share of the freeze window
+	$(GO) test ./internal/matrix -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m
+
+lint: ## gofmt, go vet, golangci-lint, workflowcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=deploy/tools/go.mod golangci-lint run ./...
+	$(GO) tool -modfile=deploy/tools/go.mod workflowcheck ./workflows/...
+
+fuzz: ## fuzz every parser for FUZZTIME each (default 1m)
+	@for t in $$(grep -rhoE '^func (Fuzz[A-Za-z]+)' --include=*_test.go . | awk '{print $$2}'); do \
+	  p=$$(dirname $$(grep -rlE "^func $$t\(" --include=*_test.go .)); echo "$$p $$t"; \
+	  $(GO) test $$p -run '^$$' -fuzz "^$$t\$$" -fuzztime $${FUZZTIME:-1m} || exit 1; done
+
+golden: ## write the golden files again
+	$(GO) test ./blueprints/... ./worker/... -update
+
+clean: ## remove what was built
+	rm -rf bin .demo
