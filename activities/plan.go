@@ -139,7 +139,7 @@ func (e *Engine) blueprint(req *plan.Request, from *plan.RestorePoint) (text []b
 	if e.cfg.BlueprintsDir != "" {
 		for _, n := range []string{req.Blueprint + ".yaml", req.Blueprint + ".yml", filepath.Join(req.Blueprint, library.File)} {
 			file = filepath.Join(e.cfg.BlueprintsDir, n)
-			text, err := os.ReadFile(file) //nolint:gosec // a plain name in the worker's own directory
+			text, err := os.ReadFile(file)
 			if err == nil {
 				return text, file, nil
 			}
@@ -168,7 +168,7 @@ func (e *Engine) hasAttributes(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	r, err := e.cfg.Client.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: activity.GetInfo(ctx).WorkflowNamespace})
+	r, err := e.cfg.Client.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: activity.GetInfo(ctx).Namespace})
 	if err != nil {
 		e.log.Warn("search attributes unknown; this run sets none", "error", err)
 		return false

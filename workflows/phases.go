@@ -146,8 +146,8 @@ func change(ph *plan.Phase, op plan.Operation) {
 	if to.Args == nil {
 		to.Args = plan.Values{}
 	}
-	for k, v := range op.Args { //workflowcheck:ignore (the order of a copy does not matter)
-		to.Args[k] = v
+	for _, k := range workflow.DeterministicKeys(op.Args) {
+		to.Args[k] = op.Args[k]
 	}
 }
 

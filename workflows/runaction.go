@@ -154,8 +154,8 @@ func (a *action) outcome() *plan.Outcome {
 	o := &plan.Outcome{RestorePoint: a.restorePoint, Artifacts: a.artifacts, Phases: a.records, Freezes: a.freezes}
 	if a.restorePoint == nil {
 		o.Results = map[string]plan.Values{}
-		for n, r := range a.results {
-			o.Results[n] = r.Output
+		for _, n := range workflow.DeterministicKeys(a.results) {
+			o.Results[n] = a.results[n].Output
 		}
 	}
 	return o
