@@ -1,0 +1,187 @@
+package matrix
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/client"
+
+	"thaw/blueprints/plan"
+	"thaw/internal/testdb"
+	"thaw/internal/testenv"
+	"thaw/worker/wiring"
+)
+
+// lane is one database under write load with a Temporal server and a worker
+// of its own. Lanes run beside each other, cells of a lane one after another.
+type lane struct {
+	t         *testing.T
+	name      string
+	blueprint string
+	db        database
+	dir       string
+	server    *testenv.Server
+	client    client.Client
+	cfg       *wiring.Config
+	worker    *testenv.Process
+	seen      observer
+}
+
+// database is what a lane needs of its database.
+type database struct {
+	target  plan.Target
+	secrets map[string]plan.Reference
+	load    *testdb.Load
+	// held counts the sessions that hold a freeze; nil where a freeze shows
+	// in the writes that it stops.
+	held func(context.Context) (int, error)
+}
+
+func newLane(t *testing.T, name string) *lane {
+	l := &lane{t: t, name: name, blueprint: name, dir: t.TempDir()}
+	l.cfg = testenv.Config(l.dir)
+	l.cfg.Exec.Allow = []string{"/bin/false", "/usr/bin/false"}
+	switch name {
+	case "sqlite":
+		db := testdb.NewSQLite(t)
+		db.StartLoad()
+		l.db = database{target: plan.Target{Kind: "sqlite", Name: db.Path}, load: db.Load}
+	case "postgres":
+		db := testdb.StartPostgres(t)
+		l.admin(db.Secret())
+		l.db.target, l.db.load = plan.Target{Kind: "postgres", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
+		l.db.held = func(ctx context.Context) (n int, err error) {
+			err = db.DB.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'thaw:%'").Scan(&n)
+			return n, err
+		}
+	case "mariadb":
+		db := testdb.StartMariaDB(t)
+		l.admin(db.Secret())
+		l.db.target, l.db.load = plan.Target{Kind: "mariadb", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
+	}
+	l.server = testenv.StartServer(t, filepath.Join(l.dir, "server"))
+	l.client = l.server.Client()
+	l.startWorker(nil)
+	l.seen.start(t, l.db)
+	return l
+}
+
+func (l *lane) admin(secret map[string][]byte) {
+	testenv.WriteSecret(l.t, l.cfg, "db-admin", secret)
+	l.db.secrets = map[string]plan.Reference{"admin": {Name: "db-admin"}}
+}
+
+func (l *lane) startWorker(f *testenv.Fault) {
+	l.worker = testenv.StartWorker(l.t, l.server, l.cfg, f)
+}
+
+// observer samples what the database lets its writers do.
+type observer struct {
+	mu     sync.Mutex
+	db     database
+	begin  time.Time // of the cell
+	worst  time.Duration
+	since  time.Time // a session holds a freeze since then
+	commit []time.Time
+	spans  []plan.Span // in which a session held a freeze
+}
+
+// stalls are pauses of the machine, not of the database: a gap between two
+// samples is not counted as frozen time beyond this.
+const sampling = 2 * time.Millisecond
+
+func (o *observer) start(t *testing.T, db database) {
+	o.db = db
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(sampling)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			o.sample(ctx)
+			<-tick.C
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func (o *observer) sample(ctx context.Context) {
+	last, held := o.db.load.LastCommit(), 0
+	if o.db.held != nil {
+		n, err := o.db.held(ctx)
+		if err != nil {
+			return
+		}
+		held = n
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n := len(o.commit); n == 0 || !o.commit[n-1].Equal(last) {
+		o.commit = append(o.commit, last)
+	}
+	now := time.Now()
+	from := last
+	if from.Before(o.begin) {
+		from = o.begin
+	}
+	o.worst = max(o.worst, now.Sub(from))
+	switch {
+	case held > 0 && o.since.IsZero():
+		o.since = now
+	case held == 0 && !o.since.IsZero():
+		o.spans = append(o.spans, plan.Span{Start: o.since, End: now})
+		o.since = time.Time{}
+	}
+	if !o.since.IsZero() {
+		o.worst = max(o.worst, now.Sub(o.since))
+	}
+}
+
+// reset begins a cell.
+func (o *observer) reset() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.begin, o.worst, o.commit, o.spans = time.Now(), 0, nil, nil
+}
+
+// free reports whether the database takes writes, and no session holds it.
+func (o *observer) free() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := len(o.commit)
+	return o.since.IsZero() && n > 0 && time.Since(o.commit[n-1]) < 200*time.Millisecond
+}
+
+// frozen is the longest time that writers waited, or that a session held.
+func (o *observer) frozen() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.worst
+}
+
+// broken says how a cut was not inside an unbroken freeze, as the database
+// itself saw it: "" where it was.
+func (o *observer) broken(cut plan.Span) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.db.held != nil {
+		for _, s := range o.spans {
+			// The sessions are sampled: allow for one sample on either side.
+			if !s.Start.After(cut.Start.Add(20*time.Millisecond)) && !s.End.Before(cut.End.Add(-20*time.Millisecond)) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("no session held the freeze from %s to %s", cut.Start, cut.End)
+	}
+	for _, c := range o.commit {
+		if c.After(cut.Start) && c.Before(cut.End) {
+			return fmt.Sprintf("a write was committed at %s, in the cut from %s to %s", c, cut.Start, cut.End)
+		}
+	}
+	return ""
+}

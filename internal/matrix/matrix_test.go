@@ -1,0 +1,298 @@
+// Package matrix breaks every freeze in every way that design.md names, on a
+// real Temporal server with real databases under write load, and watches the
+// database: it takes writes again within maxFreeze + 2 s, and no restore point
+// is called consistent whose freeze was broken. `make matrix` runs it.
+package matrix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.yaml.in/yaml/v3"
+
+	"thaw/blueprints/library"
+	"thaw/blueprints/plan"
+	"thaw/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	testenv.Main()
+	os.Exit(m.Run())
+}
+
+// lanes are the columns of the matrix.
+var lanes = []string{"sqlite", "postgres", "mariadb"}
+
+func TestMatrix(t *testing.T) {
+	if os.Getenv("THAW_MATRIX") == "" {
+		t.Skip("the failure matrix takes several minutes: make matrix")
+	}
+	only := os.Getenv("THAW_MATRIX_ONLY") // part of a cell's name, for debugging
+	var mu sync.Mutex
+	results := map[string]map[string]result{}
+	t.Run("lanes", func(t *testing.T) {
+		for _, name := range lanes {
+			if l := os.Getenv("THAW_MATRIX_LANE"); l != "" && l != name {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				l := newLane(t, name)
+				for i, c := range cells() {
+					if !strings.Contains(c.name, only) {
+						continue
+					}
+					r := l.run(i, c)
+					mu.Lock()
+					if results[c.name] == nil {
+						results[c.name] = map[string]result{}
+					}
+					results[c.name][name] = r
+					mu.Unlock()
+					assert.Empty(t, r.frozen, "%s: %s", c.name, r.detail)
+					assert.Empty(t, r.lie, c.name)
+					assert.True(t, !c.ok || r.consistent, "%s: must end well, and ended: %s", c.name, r.detail)
+				}
+			})
+		}
+	})
+	write(t, results)
+}
+
+// result is what a cell showed.
+type result struct {
+	took       time.Duration // the longest that writers waited
+	status     string
+	consistent bool
+	frozen     string // why the promise was broken: "" where it was kept
+	lie        string // how a success was false
+	detail     string
+}
+
+func write(t *testing.T, results map[string]map[string]result) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%-52s", "cell (frozen for at most, how the run ended)")
+	for _, n := range lanes {
+		fmt.Fprintf(&b, " %-24s", n)
+	}
+	b.WriteString("\n")
+	var all, inTime, left, lies int
+	for _, c := range cells() {
+		row, ok := results[c.name]
+		if !ok {
+			continue
+		}
+		fmt.Fprintf(&b, "%-52s", c.name)
+		for _, n := range lanes {
+			r, ok := row[n]
+			if !ok {
+				fmt.Fprintf(&b, " %-24s", "-")
+				continue
+			}
+			all++
+			text := fmt.Sprintf("%5.2fs %s", r.took.Seconds(), r.status)
+			switch {
+			case r.frozen != "":
+				left++
+				text = "FROZEN: " + text
+			case r.lie != "":
+				lies++
+				text = "FALSE: " + text
+			default:
+				inTime++
+			}
+			if r.consistent {
+				text += ", consistent"
+			}
+			fmt.Fprintf(&b, " %-24s", text)
+		}
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(&b, "%d cells, %d thawed in time, %d left frozen, %d false successes\n", all, inTime+lies, left, lies)
+	fmt.Print(b.String())
+	if file := os.Getenv("THAW_MATRIX_REPORT"); file != "" {
+		require.NoError(t, os.WriteFile(file, []byte(b.String()), 0o600))
+	}
+}
+
+// trial is one cell in one lane.
+type trial struct {
+	lane    *lane
+	ctx     context.Context
+	id      string
+	session string
+	target  plan.Target
+	fault   *testenv.Fault
+	timers  sync.WaitGroup
+}
+
+func (l *lane) run(i int, c cell) (r result) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	x := &trial{lane: l, ctx: ctx, id: fmt.Sprintf("%s.backup/%02d", l.blueprint, i), target: l.db.target}
+	x.target.TaskQueue = plan.DefaultTaskQueue
+	x.session = plan.FreezeID(x.target)
+	dir := filepath.Join(l.dir, fmt.Sprintf("cell-%02d", i))
+	require.NoError(l.t, os.MkdirAll(dir, 0o755))
+	x.fault = testenv.NewFault(c.point, c.mode, dir)
+	if c.point != "" {
+		l.worker.Stop()
+		l.startWorker(x.fault)
+	}
+	x.await("the database takes writes", l.seen.free)
+	l.seen.reset()
+	run := x.start(c)
+	if c.point != "" {
+		x.await("the fault is reached", x.fault.Reached)
+	}
+	if c.act != nil {
+		c.act(x)
+	}
+	r = x.verdict(run)
+	x.fault.Go() // nothing waits any more
+	x.timers.Wait()
+	l.t.Logf("%-52s frozen %5.2fs, %s %s", c.name, r.took.Seconds(), r.status, r.detail)
+	return r
+}
+
+func (x *trial) start(c cell) client.WorkflowRun {
+	text, err := library.Load(x.lane.blueprint)
+	x.must(err)
+	b := parse(x.lane.t, text)
+	b.setFreeze("maxFreeze", maxFreeze.String())
+	if c.edit != nil {
+		c.edit(b)
+	}
+	req := plan.Request{BlueprintText: b.text(), Target: x.lane.db.target, Secrets: x.lane.db.secrets}
+	run, err := x.lane.client.ExecuteWorkflow(x.ctx, client.StartWorkflowOptions{ID: x.id, TaskQueue: plan.DefaultTaskQueue, WorkflowExecutionTimeout: c.timeout}, x.lane.blueprint+".backup", req)
+	x.must(err)
+	return run
+}
+
+// verdict waits until it is over, and says what was seen.
+func (x *trial) verdict(run client.WorkflowRun) (r result) {
+	deadline := time.Now().Add(90 * time.Second)
+	for x.running(x.id) || x.running(x.session) || !x.lane.seen.free() {
+		if time.Now().After(deadline) {
+			r.frozen = fmt.Sprintf("not over after 90 s: run %t, session %t, free %t", x.running(x.id), x.running(x.session), x.lane.seen.free())
+			r.detail = r.frozen
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	r.took = x.lane.seen.frozen()
+	if r.took > maxFreeze+slack {
+		r.frozen = fmt.Sprintf("frozen for %s, more than %s", r.took, maxFreeze+slack)
+	}
+	var out plan.Outcome
+	err := x.lane.client.GetWorkflow(x.ctx, x.id, "").Get(x.ctx, &out)
+	r.status = ending(err)
+	if err != nil {
+		r.detail = err.Error()
+		return r
+	}
+	if out.RestorePoint == nil || !out.RestorePoint.Consistent {
+		return r
+	}
+	r.consistent = true
+	for _, f := range out.Freezes {
+		for _, cut := range f.Proof.Cuts {
+			if lie := x.lane.seen.broken(cut); lie != "" {
+				r.lie = lie
+			}
+		}
+	}
+	return r
+}
+
+func ending(err error) string {
+	var timeout *temporal.TimeoutError
+	var terminated *temporal.TerminatedError
+	switch {
+	case err == nil:
+		return "completed"
+	case temporal.IsCanceledError(err):
+		return "cancelled"
+	case errors.As(err, &terminated):
+		return "terminated"
+	case errors.As(err, &timeout):
+		return "timed out"
+	default:
+		return "failed"
+	}
+}
+
+func (x *trial) running(id string) bool {
+	ctx, cancel := context.WithTimeout(x.ctx, 5*time.Second)
+	defer cancel()
+	r, err := x.lane.client.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return !strings.Contains(err.Error(), "not found")
+	}
+	return r.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+}
+
+func (x *trial) must(err error) { require.NoError(x.lane.t, err) }
+
+func (x *trial) await(what string, ok func() bool) {
+	testenv.Await(x.lane.t, 30*time.Second, what, ok)
+}
+
+func (x *trial) later(d time.Duration, f func()) {
+	x.timers.Add(1)
+	time.AfterFunc(d, func() { defer x.timers.Done(); f() })
+}
+
+// blueprint is a library blueprint with the changes of a cell.
+type blueprint struct {
+	t    *testing.T
+	root map[string]any
+}
+
+func parse(t *testing.T, text []byte) *blueprint {
+	b := &blueprint{t: t}
+	require.NoError(t, yaml.Unmarshal(text, &b.root))
+	return b
+}
+
+func (b *blueprint) text() string {
+	out, err := yaml.Marshal(b.root)
+	require.NoError(b.t, err)
+	return string(out)
+}
+
+// freezePhase is the one phase of the backup that freezes.
+func (b *blueprint) freezePhase() map[string]any {
+	for _, ph := range b.root["actions"].(map[string]any)["backup"].(map[string]any)["phases"].([]any) {
+		if m := ph.(map[string]any); m["freeze"] != nil {
+			return m
+		}
+	}
+	b.t.Fatal("no freeze in the blueprint's backup")
+	return nil
+}
+
+func (b *blueprint) setFreeze(k, v string) { b.freezePhase()["freeze"].(map[string]any)[k] = v }
+
+func (b *blueprint) setDo(k, v string) {
+	b.freezePhase()["freeze"].(map[string]any)["do"].(map[string]any)[k] = v
+}
+
+// addInner adds a phase at the end of the freeze.
+func (b *blueprint) addInner(name, fn string, command ...string) {
+	ph := b.freezePhase()
+	inner, _ := ph["phases"].([]any)
+	ph["phases"] = append(inner, map[string]any{"name": name, "func": fn, "args": map[string]any{"command": command}})
+}
