@@ -42,8 +42,8 @@ func (d *decoder) blueprint(n *yaml.Node) *Blueprint {
 		}, required: true},
 		field{name: "status", hidden: true},
 	)
-	if !ok {
-		return nil
+	if !ok || d.bomb {
+		return nil // what was cut off would only look missing
 	}
 	if b.APIVersion != "" && b.APIVersion != KanisterVersion && b.APIVersion != ThawVersion {
 		d.fault(d.src.values["apiVersion"], "apiVersion", "unknown-version", "apiVersion %q is not known; write %s, or %s to use Thaw's additions",

@@ -25,6 +25,9 @@ type decoder struct {
 }
 
 func (d *decoder) report(sev Severity, n *yaml.Node, path, code, format string, args ...any) {
+	if r := []rune(path); len(r) > 200 {
+		path = string(r[:200]) + "…"
+	}
 	f := Fault{File: d.file, Line: 1, Column: 1, Path: path, Severity: sev, Code: code, Message: fmt.Sprintf(format, args...)}
 	if n != nil && n.Line > 0 {
 		f.Line, f.Column = n.Line, n.Column
@@ -46,7 +49,11 @@ func (d *decoder) at(n *yaml.Node, path string) *yaml.Node {
 	if d.nodes > maxNodes || d.depth > maxDepth {
 		if !d.bomb {
 			d.bomb = true
-			d.fault(n, path, "too-deep", "the document expands to more than %d elements or nests deeper than %d; take out aliases (*name)", maxNodes, maxDepth)
+			if d.depth > maxDepth {
+				d.fault(n, path, "too-deep", "the document nests deeper than %d levels", maxDepth)
+			} else {
+				d.fault(n, path, "too-deep", "the document expands to more than %d elements; take out aliases (*name)", maxNodes)
+			}
 		}
 		return nil
 	}

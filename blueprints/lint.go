@@ -155,6 +155,7 @@ func (l *linter) action(a *Action) {
 		}
 		l.call(a.DeferPhase, e, a.DeferPhase.Name)
 	}
+	l.cutsOutside(a)
 	out := newEnv(a)
 	maps.Copy(out.phases, top)
 	out.deferred, out.artifacts = a.DeferPhase, true
@@ -336,6 +337,19 @@ func (l *linter) freeze(p *Phase, e *env) {
 		l.person(f.Undo)
 	}
 	l.proof(p)
+}
+
+// cutsOutside: of an action that freezes, what is captured outside a freeze
+// belongs to another moment.
+func (l *linter) cutsOutside(a *Action) {
+	if !slices.ContainsFunc(a.Phases, func(p *Phase) bool { return p.Freeze != nil }) {
+		return
+	}
+	for _, p := range a.Phases {
+		if fn, ok := l.cat.Lookup(p.Func); ok && fn.Cut && p.Freeze == nil {
+			l.at(Warning, join(p.Path, "func"), "cut-outside-freeze", "%s captures data outside the action's freeze, so the restore point will not be called consistent", p.Func)
+		}
+	}
 }
 
 func (l *linter) person(p *Phase) {

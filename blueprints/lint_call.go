@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/templates"
 )
@@ -87,10 +89,13 @@ func (l *linter) arguments(p *Phase, fn *catalogue.Function) {
 			l.argument(p.Args[key], a, path)
 		}
 	}
+	if l.unread(args) {
+		return
+	}
 	var missing []string
 	for _, a := range fn.Args {
 		key, ok := given[a.Name]
-		if a.Required && (!ok || p.Args[key] == nil) {
+		if a.Required && (!ok || p.Args[key] == nil) && !l.unread(join(args, key)) {
 			missing = append(missing, strconv.Quote(a.Name))
 		}
 	}
@@ -101,6 +106,22 @@ func (l *linter) arguments(p *Phase, fn *catalogue.Function) {
 		}
 		l.add(Error, line, col, args, "missing-argument", "%s needs the %s %s", fn.Name, plural(len(missing), "argument"), strings.Join(missing, ", "))
 	}
+}
+
+// unread: something stands at the path, and Parse has said why it could not be
+// read. An argument that was given wrongly is not missing too.
+func (l *linter) unread(path string) bool {
+	if l.bp.source == nil {
+		return false
+	}
+	n := l.bp.source.values[path]
+	switch {
+	case n == nil || isNull(n):
+		return false
+	case path != "" && strings.HasSuffix(path, ".args"):
+		return n.Kind != yaml.MappingNode
+	}
+	return true
 }
 
 func plural(n int, word string) string {

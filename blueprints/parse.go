@@ -56,7 +56,7 @@ func ParseAll(file string, text []byte) ([]*Blueprint, Faults) {
 	lines := strings.Split(string(text), "\n")
 	var faults Faults
 	if err != nil {
-		line, msg := syntaxError(err, lines)
+		line, msg := syntaxError(err, text, lines)
 		faults = one(line, 1+indent(lines, line), "syntax", "%s", msg)
 	} else if len(docs) == 0 {
 		faults = one(1, 1, "empty-file", "the file holds no blueprint; see `thaw blueprint show sqlite` for one to start from")
@@ -123,7 +123,7 @@ var (
 )
 
 // syntaxError turns the YAML parser's message into one that says what to do.
-func syntaxError(err error, lines []string) (int, string) {
+func syntaxError(err error, whole []byte, lines []string) (int, string) {
 	msg := yamlAnyPrefix.ReplaceAllString(err.Error(), "")
 	msg = yamlParsePlace.ReplaceAllString(msg, "")
 	line := 1
@@ -131,6 +131,9 @@ func syntaxError(err error, lines []string) (int, string) {
 		line, _ = strconv.Atoi(m[1])
 	}
 	line = min(max(line, 1), len(lines))
+	if l := firstBad(whole, lines); l > 0 {
+		line = l
+	}
 	// The parser notices a line or so late.
 	for _, l := range []int{line, line - 1, line + 1} {
 		if l < 1 || l > len(lines) {
@@ -146,6 +149,23 @@ func syntaxError(err error, lines []string) (int, string) {
 		}
 	}
 	return line, "this is not YAML: " + msg
+}
+
+// firstBad is the line after the longest beginning of the text that is YAML.
+// The parser gives the line where what it was reading began, which can be far
+// above. It returns 0 where the text is too long to try.
+func firstBad(text []byte, lines []string) int {
+	if len(lines) > 600 || len(text) > 64<<10 {
+		return 0
+	}
+	end := len(text)
+	for l := len(lines); l > 1; l-- {
+		end = max(end-len(lines[l-1])-1, 0)
+		if _, err := documents(text[:end]); err == nil {
+			return l
+		}
+	}
+	return 1
 }
 
 func indent(lines []string, line int) int {

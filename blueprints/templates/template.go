@@ -91,10 +91,32 @@ func parseError(text string, err error) *Error {
 		}
 		e.Offset += len(l)
 	}
+	if e.Message == "unexpected EOF" {
+		e.Offset = unclosed(text, e.Offset)
+	}
 	if m := regexp.MustCompile(`^function "([^"]+)" not defined$`).FindStringSubmatch(e.Message); m != nil {
 		e.Message += Suggest(m[1], FuncNames())
 	}
 	return e
+}
+
+var opener = regexp.MustCompile(`\{\{-?\s*(if|with|range|block|define|end)\b`)
+
+// unclosed is where the innermost block without an end starts.
+func unclosed(text string, otherwise int) int {
+	var open []int
+	for _, m := range opener.FindAllStringSubmatchIndex(text, -1) {
+		switch {
+		case text[m[2]:m[3]] != "end":
+			open = append(open, m[0])
+		case len(open) > 0:
+			open = open[:len(open)-1]
+		}
+	}
+	if len(open) == 0 {
+		return otherwise
+	}
+	return open[len(open)-1]
 }
 
 // tooDeep returns where nesting passes what the parser and the executor, both
