@@ -1,0 +1,163 @@
+package workflows
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+)
+
+func TestApproval(t *testing.T) {
+	const other = "sha256:0000"
+	tests := []struct {
+		name    string
+		ask     plan.Approval
+		by      string // requester
+		updates func(w *world, digest string)
+		err     string
+	}{
+		{name: "anybody's yes to the plan's digest", updates: func(w *world, d string) {
+			w.update(time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "")
+		}},
+		{name: "another digest is refused", ask: plan.Approval{Timeout: plan.Duration(time.Minute)}, updates: func(w *world, _ string) {
+			w.update(time.Second, "approve", plan.Operation{By: "bob", Digest: other}, "read it again")
+		}, err: "expired"},
+		{name: "no digest is refused", updates: func(w *world, d string) {
+			w.update(time.Second, "approve", plan.Operation{By: "bob"}, "name the plan")
+			w.update(2*time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "")
+		}},
+		{name: "nobody is refused", updates: func(w *world, d string) {
+			w.update(time.Second, "approve", plan.Operation{Digest: d}, "say who you are")
+			w.update(2*time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "")
+		}},
+		{name: "who is no approver is refused", ask: plan.Approval{Approvers: []string{"carol"}}, updates: func(w *world, d string) {
+			w.update(time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "not among the approvers")
+			w.update(2*time.Second, "approve", plan.Operation{By: "carol", Digest: d}, "")
+		}},
+		{name: "four eyes: the requester's own is refused", by: "ann", ask: plan.Approval{FourEyes: true}, updates: func(w *world, d string) {
+			w.update(time.Second, "approve", plan.Operation{By: "ann", Digest: d}, "somebody else approves")
+			w.update(2*time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "")
+		}},
+		{name: "four eyes without a requester cannot be kept", ask: plan.Approval{FourEyes: true}, updates: func(*world, string) {}, err: "requestedBy"},
+		{name: "two approvals by two people", ask: plan.Approval{Count: 2}, updates: func(w *world, d string) {
+			w.update(time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "")
+			w.update(2*time.Second, "approve", plan.Operation{By: "bob", Digest: d}, "has approved already")
+			w.update(3*time.Second, "approve", plan.Operation{By: "carol", Digest: d}, "")
+		}},
+		{name: "it expires", ask: plan.Approval{Timeout: plan.Duration(time.Minute)}, updates: func(*world, string) {}, err: "expired after 1m0s"},
+		{name: "a rejection ends the run with its reason", updates: func(w *world, d string) {
+			w.update(time.Second, "reject", plan.Operation{By: "bob", Digest: d}, "give a reason")
+			w.update(2*time.Second, "reject", plan.Operation{By: "bob", Digest: d, Reason: "not on a Friday"}, "")
+		}, err: "bob rejected shop.backup of sqlite:/data/shop.db: not on a Friday"},
+		{name: "a signal does as the update", updates: func(w *world, d string) {
+			w.RegisterDelayedCallback(func() { w.SignalWorkflow("approve", plan.Operation{By: "bob", Digest: d}) }, time.Second)
+		}},
+		{name: "a signal is validated as the update", ask: plan.Approval{Timeout: plan.Duration(time.Minute)}, updates: func(w *world, _ string) {
+			w.RegisterDelayedCallback(func() { w.SignalWorkflow("approve", plan.Operation{By: "bob", Digest: other}) }, time.Second)
+		}, err: "expired"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, phase("a"))
+			w.plan.Approval = &tt.ask
+			require.NoError(t, w.plan.Seal())
+			tt.updates(w, w.plan.Digest)
+			_, err := w.run(plan.Request{RequestedBy: tt.by})
+			if tt.err == "" {
+				require.NoError(t, err)
+				assert.Equal(t, []string{"a"}, w.calls)
+				return
+			}
+			require.ErrorContains(t, err, tt.err)
+			assert.Empty(t, w.calls, "nothing is done without the approval")
+		})
+	}
+}
+
+func TestOperator(t *testing.T) {
+	boom := kind(fault.Permanent, "boom")
+	tests := []struct {
+		name    string
+		phases  []plan.Phase
+		req     plan.Request
+		setup   func(*world)
+		calls   []string
+		err     string
+		skipped string
+	}{
+		{name: "pause before the next phase, and resume", phases: []plan.Phase{phase("a"), phase("b", "a")}, setup: func(w *world) {
+			w.slow["a"] = 300 * time.Millisecond
+			w.update(10*time.Millisecond, "pause", plan.Operation{By: "bob"}, "")
+			w.update(20*time.Millisecond, "pause", plan.Operation{By: "ann"}, "paused already by bob")
+			w.RegisterDelayedCallback(func() {
+				assert.Equal(w.t, []string{"a"}, w.calls)
+			}, time.Hour)
+			w.update(2*time.Hour, "resume", plan.Operation{By: "bob"}, "")
+		}, calls: []string{"a", "b"}},
+		{name: "resume without a pause is refused", phases: []plan.Phase{phase("a")}, setup: func(w *world) {
+			w.slow["a"] = 300 * time.Millisecond
+			w.update(10*time.Millisecond, "resume", plan.Operation{By: "bob"}, "not paused")
+		}, calls: []string{"a"}},
+		{name: "retry a failed phase with changed arguments", phases: []plan.Phase{phase("a"), phase("b", "a")}, req: plan.Request{OnFailure: "pause"}, setup: func(w *world) {
+			w.fails["a"] = []error{boom}
+			w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "x"}, "no phase \"x\"; phases are: a, b")
+			w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "b"}, "does not wait for its operator")
+			w.update(2*time.Hour, "retry", plan.Operation{By: "bob", Phase: "a", Args: plan.Values{"path": "/other"}}, "")
+		}, calls: []string{"a", "a", "b"}},
+		{name: "skip a failed phase with a reason", phases: []plan.Phase{phase("a"), phase("b", "a")}, req: plan.Request{OnFailure: "pause"}, setup: func(w *world) {
+			w.fails["a"] = []error{boom}
+			w.update(time.Hour, "skip", plan.Operation{By: "bob", Phase: "a"}, "give a reason")
+			w.update(2*time.Hour, "skip", plan.Operation{By: "bob", Phase: "a", Reason: "mail is down"}, "")
+		}, calls: []string{"a", "b"}, skipped: "bob: mail is down"},
+		{name: "skip a phase that is to come", phases: []plan.Phase{phase("a"), phase("b", "a")}, setup: func(w *world) {
+			w.slow["a"] = 300 * time.Millisecond
+			w.update(10*time.Millisecond, "skip", plan.Operation{By: "bob", Phase: "b", Reason: "not today"}, "")
+			w.update(20*time.Millisecond, "skip", plan.Operation{By: "bob", Phase: "a", Reason: "no"}, "running or over")
+		}, calls: []string{"a"}, skipped: "bob: not today"},
+		{name: "a failed phase of a paused run waits too", phases: []plan.Phase{phase("a")}, setup: func(w *world) {
+			w.slow["a"] = 300 * time.Millisecond
+			w.fails["a"] = []error{boom}
+			w.update(10*time.Millisecond, "pause", plan.Operation{By: "bob"}, "")
+			w.update(time.Hour, "resume", plan.Operation{By: "bob"}, "")
+			w.update(2*time.Hour, "retry", plan.Operation{By: "bob", Phase: "a"}, "")
+		}, calls: []string{"a", "a"}},
+		{name: "a stuck compensation is skipped, and named in the failure", phases: []plan.Phase{compensated(phase("a")), phase("b", "a")}, setup: func(w *world) {
+			w.fails["b"] = []error{boom}
+			for range 100 {
+				w.fails["undo-a"] = append(w.fails["undo-a"], kind(fault.Command, "busy"))
+			}
+			w.update(5*time.Minute, "skip", plan.Operation{By: "bob", Phase: "undo-a", Reason: "done by hand"}, "")
+		}, err: "left behind: a (its compensation undo-a was skipped by bob: done by hand)"},
+		{name: "thaw with nothing frozen is refused", phases: []plan.Phase{phase("a")}, setup: func(w *world) {
+			w.slow["a"] = 300 * time.Millisecond
+			w.update(10*time.Millisecond, "thaw", plan.Operation{By: "bob", Reason: "x"}, "nothing is frozen")
+		}, calls: []string{"a"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.phases...)
+			tt.setup(w)
+			out, err := w.run(tt.req)
+			if tt.err != "" {
+				require.ErrorContains(t, err, tt.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tt.calls, w.calls)
+			var note string
+			for _, r := range out.Phases {
+				if r.State == recordSkipped {
+					note = r.Note
+				}
+			}
+			assert.Equal(t, tt.skipped, note)
+			if tt.name == "retry a failed phase with changed arguments" {
+				assert.Equal(t, plan.Values{"path": "/other"}, w.args["a"])
+			}
+		})
+	}
+}

@@ -1,0 +1,193 @@
+package workflows
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+)
+
+func TestRunAction(t *testing.T) {
+	boom := kind(fault.Permanent, "boom")
+	tests := []struct {
+		name   string
+		phases []plan.Phase
+		setup  func(*world)
+		calls  []string
+		err    string // part of it; "" ends well
+		kind   string
+	}{
+		{name: "phases run in order", phases: []plan.Phase{phase("a"), phase("b", "a"), phase("c", "b")}, calls: []string{"a", "b", "c"}},
+		{name: "the first failure stops the rest", phases: []plan.Phase{phase("a"), phase("b", "a"), phase("c", "b")},
+			setup: func(w *world) { w.fails["b"] = []error{boom} }, calls: []string{"a", "b"}, err: "boom", kind: string(fault.Permanent)},
+		{name: "transient failures are retried", phases: []plan.Phase{phase("a")},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.Transient, "x"), kind(fault.Transient, "x")} }, calls: []string{"a", "a", "a"}},
+		{name: "a command's failure is not retried", phases: []plan.Phase{phase("a")},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.Command, "exit status 1")} }, calls: []string{"a"}, err: "exit status 1", kind: string(fault.Command)},
+		{name: "a command's failure is retried where the phase says so", phases: []plan.Phase{func() plan.Phase { p := phase("a"); p.Retry.ExitCodes = true; return p }()},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.Command, "exit status 1")} }, calls: []string{"a", "a"}},
+		{name: "an unknown outcome is not retried", phases: []plan.Phase{phase("a")},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.Unknown, "lost")} }, calls: []string{"a"}, err: "lost", kind: string(fault.Unknown)},
+		{name: "an unknown outcome is retried where the phase is idempotent", phases: []plan.Phase{func() plan.Phase { p := phase("a"); p.Idempotent = true; return p }()},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.Unknown, "lost")} }, calls: []string{"a", "a"}},
+		{name: "compensations run in reverse order of start", phases: []plan.Phase{compensated(phase("a")), compensated(phase("b", "a")), phase("c", "b")},
+			setup: func(w *world) { w.fails["c"] = []error{boom} }, calls: []string{"a", "b", "c", "undo-b", "undo-a"}, err: "compensated: b, a", kind: string(fault.Permanent)},
+		{name: "the failed phase itself is compensated when it may have had an effect", phases: []plan.Phase{compensated(phase("a"))},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.Unknown, "lost")} }, calls: []string{"a", "undo-a"}, err: "lost", kind: string(fault.Unknown)},
+		{name: "the failed phase itself is not compensated when it had none", phases: []plan.Phase{compensated(phase("a"))},
+			setup: func(w *world) { w.fails["a"] = []error{kind(fault.User, "wrong")} }, calls: []string{"a"}, err: "wrong", kind: string(fault.User)},
+		{name: "a skipped phase is not compensated", phases: []plan.Phase{compensated(func() plan.Phase { p := phase("a"); p.When = "false"; return p }()), phase("b", "a")},
+			setup: func(w *world) { w.fails["b"] = []error{boom} }, calls: []string{"a", "b"}, err: "boom", kind: string(fault.Permanent)},
+		{name: "a compensation is retried until it succeeds", phases: []plan.Phase{compensated(phase("a")), phase("b", "a")},
+			setup: func(w *world) {
+				w.fails["b"] = []error{boom}
+				w.fails["undo-a"] = []error{kind(fault.Command, "x"), kind(fault.Permanent, "x"), kind(fault.User, "x")}
+			}, calls: []string{"a", "b", "undo-a", "undo-a", "undo-a", "undo-a"}, err: "compensated: a", kind: string(fault.Permanent)},
+		{name: "deferPhase runs after success", phases: []plan.Phase{phase("a")}, setup: func(w *world) { d := phase("d"); w.plan.Defer = &d }, calls: []string{"a", "d"}},
+		{name: "deferPhase runs after failure, and after the compensations", phases: []plan.Phase{compensated(phase("a"))},
+			setup: func(w *world) { d := phase("d"); w.plan.Defer = &d; w.fails["a"] = []error{boom} }, calls: []string{"a", "undo-a", "d"}, err: "boom", kind: string(fault.Permanent)},
+		{name: "verify runs after the phases", phases: []plan.Phase{phase("a")}, setup: func(w *world) { w.plan.Verify = []plan.Phase{phase("v")} }, calls: []string{"a", "v"}},
+		{name: "a freeze runs in its session", phases: []plan.Phase{frozen("f"), phase("b", "f")}, calls: []string{"freeze", "b"}},
+		{name: "a freeze that is not proven fails the run", phases: []plan.Phase{frozen("f"), phase("b", "f")},
+			setup: func(w *world) {
+				good := w.goodFreeze
+				w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+					r, _ := good(ctx, in)
+					r.Proof = plan.Proof{Reason: "undo found no session"}
+					return r, nil
+				}
+			}, calls: []string{"freeze"}, err: "undo found no session", kind: TypeNotProven},
+		{name: "a lost freezing worker: the session thaws, and again", phases: []plan.Phase{frozen("f"), phase("b", "f")},
+			setup: func(w *world) {
+				w.freeze = func(context.Context, plan.FreezeInput) (*plan.FreezeReport, error) {
+					w.log("freeze")
+					return nil, kind(fault.Unknown, "worker lost")
+				}
+			}, calls: []string{"freeze", "thaw", "thaw"}, err: "worker lost", kind: string(fault.Unknown)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.phases...)
+			if tt.setup != nil {
+				tt.setup(w)
+			}
+			_, err := w.run(plan.Request{})
+			assert.Equal(t, tt.calls, w.calls)
+			if tt.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.err)
+			var app *temporal.ApplicationError
+			require.ErrorAs(t, err, &app)
+			assert.Equal(t, tt.kind, app.Type())
+		})
+	}
+}
+
+func TestSiblingsEndBeforeCompensation(t *testing.T) {
+	slow := compensated(phase("slow"))
+	w := newWorld(t, slow, phase("bad"))
+	w.slow["slow"] = 300 * time.Millisecond
+	w.fails["bad"] = []error{kind(fault.Permanent, "boom")}
+	_, err := w.run(plan.Request{})
+	require.ErrorContains(t, err, "boom")
+	assert.Equal(t, "undo-slow", w.calls[len(w.calls)-1])
+}
+
+func TestDryRunStartsNothing(t *testing.T) {
+	w := newWorld(t, phase("a"), frozen("f"))
+	out, err := w.run(plan.Request{Plan: true})
+	require.NoError(t, err)
+	require.NotNil(t, out.Plan)
+	assert.Equal(t, w.plan.Digest, out.Plan.Digest)
+	assert.Empty(t, w.calls)
+}
+
+func TestRestorePoint(t *testing.T) {
+	artifacts := map[string]plan.Artifact{"data": {KeyValue: map[string]string{"path": "/rp/x"}}}
+	tests := []struct {
+		name       string
+		phases     []plan.Phase
+		setup      func(*world)
+		consistent bool
+		why        string
+	}{
+		{name: "a proven freeze with its cut inside", phases: []plan.Phase{frozen("f")}, consistent: true, why: "unbroken"},
+		{name: "no freeze", phases: []plan.Phase{phase("dump")}, why: "no freeze"},
+		{name: "no cut in the freeze", phases: []plan.Phase{frozen("f")}, why: "nothing was cut", setup: func(w *world) {
+			w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+				r, err := w.goodFreeze(ctx, in)
+				r.Proof.Cuts = nil
+				return r, err
+			}
+		}},
+		{name: "a freeze that declares no proof", why: "declares no proof", phases: []plan.Phase{func() plan.Phase { f := frozen("f"); f.Freeze.Proof = nil; return f }()}, setup: func(w *world) {
+			w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+				r, err := w.goodFreeze(ctx, in)
+				r.Proof = plan.Proof{Reason: "the freeze declares no proof"}
+				return r, err
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.phases...)
+			w.plan.Artifacts = artifacts
+			if tt.setup != nil {
+				tt.setup(w)
+			}
+			out, err := w.run(plan.Request{RequestedBy: "ann"})
+			require.NoError(t, err)
+			require.NotNil(t, out.RestorePoint)
+			assert.Equal(t, tt.consistent, out.RestorePoint.Consistent)
+			assert.Contains(t, out.RestorePoint.Consistency, tt.why)
+			assert.Equal(t, artifacts, out.RestorePoint.Artifacts)
+			assert.Equal(t, "ann", w.rp.RequestedBy)
+		})
+	}
+}
+
+func TestDynamicType(t *testing.T) {
+	tests := []struct {
+		name, workflow string
+		req            plan.Request
+		err            string
+	}{
+		{name: "a blueprint's action", workflow: "shop.backup"},
+		{name: "a blueprint with dots", workflow: "shop.v2.backup"},
+		{name: "no action", workflow: "shop.", err: "want RunAction, or <blueprint>.<action>"},
+		{name: "nothing of ours", workflow: "shop", err: "want RunAction, or <blueprint>.<action>"},
+		{name: "the input says otherwise", workflow: "shop.backup", req: plan.Request{Action: "restore"}, err: "leave it out of the input"},
+		{name: "the input says the same", workflow: "shop.backup", req: plan.Request{Action: "backup", Blueprint: "shop"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, phase("a"))
+			w.ExecuteWorkflow(tt.workflow, tt.req)
+			err := w.GetWorkflowError()
+			if tt.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.err)
+		})
+	}
+}
+
+func TestCancelCompensatesAndEndsAsCancelled(t *testing.T) {
+	w := newWorld(t, compensated(phase("a")), phase("b", "a"))
+	w.slow["b"] = 2 * time.Second
+	w.RegisterDelayedCallback(w.CancelWorkflow, 500*time.Millisecond)
+	_, err := w.run(plan.Request{})
+	var cancelled *temporal.CanceledError
+	require.ErrorAs(t, errors.Unwrap(err), &cancelled)
+	assert.Equal(t, []string{"a", "b", "undo-a"}, w.calls)
+}
