@@ -46,11 +46,8 @@ func (r *Redactor) Learn(secret []byte) {
 			continue
 		}
 		quoted, _ := json.Marshal(s) // a string always marshals
-		for _, form := range []string{
-			s, url.QueryEscape(s), url.PathEscape(s), strings.Trim(string(quoted), `"`), hex.EncodeToString([]byte(s)),
-			strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(s)), "="),
-			strings.TrimRight(base64.URLEncoding.EncodeToString([]byte(s)), "="),
-		} {
+		forms := append(inBase64(s), s, url.QueryEscape(s), url.PathEscape(s), strings.Trim(string(quoted), `"`), hex.EncodeToString([]byte(s)))
+		for _, form := range forms {
 			r.known[form] = true
 		}
 	}
@@ -67,6 +64,22 @@ func (r *Redactor) Learn(secret []byte) {
 		}
 		return r.sorted[i] < r.sorted[j]
 	})
+}
+
+// inBase64 returns what stands in any base64 text that has the secret in it,
+// such as a basic authorization's: the characters that its bytes alone make,
+// for each of the three places where it may begin.
+func inBase64(s string) []string {
+	var forms []string
+	for before := range 3 {
+		text := append(make([]byte, before), s...)
+		from, to := (before*8+5)/6, len(text)*8/6
+		if to-from < minLength {
+			continue
+		}
+		forms = append(forms, base64.StdEncoding.EncodeToString(text)[from:to], base64.URLEncoding.EncodeToString(text)[from:to])
+	}
+	return forms
 }
 
 // Text returns s without secrets.

@@ -26,7 +26,8 @@ func TestRedactor(t *testing.T) {
 	r.Learn([]byte("abc")) // too short to be a secret
 	tests := []struct{ name, in, want string }{
 		{"as it is", "password is " + planted + "!", "password is ********!"},
-		{"in base64", base64.StdEncoding.EncodeToString([]byte(planted)), "********"},
+		{"in base64", base64.StdEncoding.EncodeToString([]byte(planted)), "********M="},
+		{"in a basic authorization", base64.StdEncoding.EncodeToString([]byte("u:" + planted)), "dTp********w=="},
 		{"in a URL", "postgres://u:s3cr3t%2F%22%2Bpa+ss@h", "postgres://u:********@h"},
 		{"in JSON", `{"p":"s3cr3t/\"+pa ss"}`, `{"p":"********"}`},
 		{"in hex", fmt.Sprintf("%x", planted), "********"},
