@@ -422,9 +422,9 @@ func (d *decoder) value(n *yaml.Node, path string) any {
 			return i
 		}
 		return n.Value // out of range: the digits, rather than a rounded float
-	case "!!float":
+	case "!!float": // large whole numbers too
 		var f float64
-		if n.Decode(&f) == nil {
+		if strings.Trim(n.Value, "0123456789+-") != "" && n.Decode(&f) == nil {
 			return f
 		}
 		return n.Value

@@ -10,6 +10,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
+
+	"thaw/blueprints/plan"
 )
 
 // refuse is a schema loader that loads nothing: a blueprint may not make the
@@ -77,8 +79,8 @@ func leaves(ve *jsonschema.ValidationError) []string {
 	return out
 }
 
-// Check validates a value. A text that stands for a number or a boolean, as
-// from a command line, is taken for it where the schema asks for one. It
+// Check validates a value. A text that stands for a number, a boolean, or JSON,
+// as from a command line, is taken for it where the schema asks for one. It
 // returns the value and what is wrong with it, without quoting it.
 func (p *Parameter) Check(v any) (any, []string) {
 	v = p.coerce(v)
@@ -120,6 +122,11 @@ func (p *Parameter) coerce(v any) any {
 	case "boolean":
 		if b, err := strconv.ParseBool(s); err == nil {
 			return b
+		}
+	case "array", "object":
+		var out plan.Values // keeps integers
+		if err := json.Unmarshal([]byte(`{"v":`+s+`}`), &out); err == nil {
+			return out["v"]
 		}
 	}
 	return v

@@ -126,3 +126,27 @@ func maskSecret(s Secret) Secret {
 	s.Data = data
 	return s
 }
+
+// Rename gives a made-up target another name and namespace.
+func Rename(p *Params, name, namespace string) {
+	p.Target.Name, p.Target.Namespace = name, namespace
+	if m, ok := p.Object["metadata"].(map[string]any); ok {
+		m["name"], m["namespace"] = name, namespace
+	}
+	for _, w := range []*Workload{p.StatefulSet, p.Deployment, p.DeploymentConfig} {
+		if w == nil {
+			continue
+		}
+		claims := map[string]map[string]string{}
+		for i, pod := range w.Pods {
+			w.Pods[i] = name + strings.TrimPrefix(pod, w.Name)
+			claims[w.Pods[i]] = w.PersistentVolumeClaims[pod]
+		}
+		w.Name, w.Namespace, w.PersistentVolumeClaims = name, namespace, claims
+	}
+	for _, n := range []*Named{p.PVC, p.Namespace} {
+		if n != nil {
+			n.Name, n.Namespace = name, namespace
+		}
+	}
+}

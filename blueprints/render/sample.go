@@ -300,6 +300,7 @@ var comparison = regexp.MustCompile(`\b(?:eq|ne|lt|le|gt|ge)\b.*\s-?\d+\b|\b(?:u
 
 // leaf is a value of the type that the action around the reference asks for.
 func leaf(r templates.Ref, name string) any {
+	name = name[strings.LastIndex(name, "/")+1:] // of a label's key
 	switch {
 	case strings.Contains(r.Action, "b64dec"):
 		return base64.StdEncoding.EncodeToString([]byte("sample-" + name))
