@@ -48,7 +48,8 @@ fuzz: ## fuzz every parser for FUZZTIME each (default 1m)
 	  $(GO) test $$p -run '^$$' -fuzz "^$$t\$$" -fuzztime $${FUZZTIME:-1m} || exit 1; done
 
 golden: ## write the golden files again
-	$(GO) test ./blueprints/... ./worker/... -update
+	$(GO) test ./worker/wiring -update
+	$(GO) test ./blueprints/... -update
 
 clean: ## remove what was built
 	rm -rf bin .demo

@@ -19,7 +19,7 @@ import (
 // lane is one database under write load with a Temporal server and a worker
 // of its own. Lanes run beside each other, cells of a lane one after another.
 type lane struct {
-	t         *testing.T
+	t         testing.TB
 	name      string
 	blueprint string
 	db        database
@@ -29,6 +29,7 @@ type lane struct {
 	cfg       *wiring.Config
 	worker    *testenv.Process
 	seen      observer
+	pg        *testdb.Postgres
 }
 
 // database is what a lane needs of its database.
@@ -41,7 +42,7 @@ type database struct {
 	held func(context.Context) (int, error)
 }
 
-func newLane(t *testing.T, name string) *lane {
+func newLane(t testing.TB, name string) *lane {
 	l := &lane{t: t, name: name, blueprint: name, dir: t.TempDir()}
 	l.cfg = testenv.Config(l.dir)
 	l.cfg.Exec.Allow = []string{"/bin/false", "/usr/bin/false"}
@@ -52,6 +53,7 @@ func newLane(t *testing.T, name string) *lane {
 		l.db = database{target: plan.Target{Kind: "sqlite", Name: db.Path}, load: db.Load}
 	case "postgres":
 		db := testdb.StartPostgres(t)
+		l.pg = db
 		l.admin(db.Secret())
 		l.db.target, l.db.load = plan.Target{Kind: "postgres", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
 		l.db.held = func(ctx context.Context) (n int, err error) {
@@ -94,7 +96,7 @@ type observer struct {
 // samples is not counted as frozen time beyond this.
 const sampling = 2 * time.Millisecond
 
-func (o *observer) start(t *testing.T, db database) {
+func (o *observer) start(t testing.TB, db database) {
 	o.db = db
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

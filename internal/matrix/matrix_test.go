@@ -257,11 +257,11 @@ func (x *trial) later(d time.Duration, f func()) {
 
 // blueprint is a library blueprint with the changes of a cell.
 type blueprint struct {
-	t    *testing.T
+	t    testing.TB
 	root map[string]any
 }
 
-func parse(t *testing.T, text []byte) *blueprint {
+func parse(t testing.TB, text []byte) *blueprint {
 	b := &blueprint{t: t}
 	require.NoError(t, yaml.Unmarshal(text, &b.root))
 	return b
