@@ -74,10 +74,8 @@ type target struct {
 }
 
 const (
-	docDriver      = "postgres, mysql (MariaDB too), or sqlite"
-	docAddress     = "host:port, a unix socket's path, or the database file (sqlite)"
-	docDatabase    = "name of the database to connect to; not for sqlite"
-	docCredentials = "name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"
+	docDriver  = "postgres, mysql (MariaDB too), or sqlite"
+	docAddress = "host:port, a unix socket's path, or the database file (sqlite)"
 )
 
 // open checks arguments and resolves the secret; it connects to nothing.

@@ -37,6 +37,7 @@ func TestSQLSaysWhatIsWrong(t *testing.T) {
 		{"a failing statement", []any{"SELECT 1", "SELECT secretword FROM nowhere_x"}, fault.Command, []string{"statement 2 of 2 (SELECT SECRETWORD)", "nowhere_x"}},
 		{"an unknown column", []any{map[string]any{"query": "SELECT 1 AS one", "into": map[string]any{"x": "two"}}}, fault.User, []string{`no column "two"`, "one"}},
 		{"no row", []any{map[string]any{"query": "SELECT id FROM accounts WHERE id = -1", "into": map[string]any{"x": "id"}}}, fault.Command, []string{"no row"}},
+		{"another value than expected", []any{map[string]any{"query": "SELECT 'broken' AS a", "expect": "ok"}}, fault.Command, []string{`"broken"`, `"ok"`}},
 		{"an unknown key", []any{map[string]any{"query": "SELECT 1", "intoo": map[string]any{}}}, fault.User, []string{"intoo"}},
 		{"an output that would forge a proof", []any{map[string]any{"query": "SELECT 1 AS a", "into": map[string]any{"since": "a"}}}, fault.User, []string{`"since"`}},
 		{"an empty query", []any{" "}, fault.User, []string{"statement 1"}},

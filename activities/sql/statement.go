@@ -13,12 +13,11 @@ import (
 	"thaw/blueprints/fault"
 )
 
-const docStatements = "statements, run in order in one session: each a string, or an object {query, into, until, timeout}. into maps an output of this phase to a column of the statement's last row; until repeats the statement until its first column is true; timeout bounds it"
-
 // statement is one element of the argument `statements`.
 type statement struct {
 	Query   string            `arg:"query"`
 	Into    map[string]string `arg:"into"`
+	Expect  *string           `arg:"expect"`
 	Until   bool              `arg:"until"`
 	Timeout time.Duration     `arg:"timeout"`
 }
@@ -45,7 +44,7 @@ func parseStatements(raw []any) ([]statement, error) {
 				return nil, err
 			}
 			if err := dec.Decode(r); err != nil {
-				return nil, fault.New(fault.User, "statement %d: %w; write a string, or {query, into, until, timeout}", i+1, err)
+				return nil, fault.New(fault.User, "statement %d: %w; write a string, or {query, into, expect, until, timeout}", i+1, err)
 			}
 		}
 		if strings.TrimSpace(s.Query) == "" {
@@ -79,6 +78,11 @@ func run(ctx context.Context, s session, list []statement, out function.Outputs)
 			return rows, fmt.Errorf("statement %d of %d (%s): %w", i+1, len(list), st.verb(), err)
 		}
 		rows = r.rows
+		if st.Expect != nil {
+			if got := fmt.Sprint(r.first()); r.rows == 0 || got != *st.Expect {
+				return rows, fault.New(fault.Command, "statement %d of %d (%s): it returned %q, expected %q", i+1, len(list), st.verb(), short(got), *st.Expect)
+			}
+		}
 		for output, column := range st.Into {
 			v, err := r.column(column)
 			if err != nil {
@@ -107,6 +111,13 @@ func (st statement) run(ctx context.Context, s session) (result, error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+func short(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "..."
+	}
+	return s
 }
 
 func (r result) first() any {
