@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -116,7 +117,6 @@ func documents(text []byte) (docs []*yaml.Node, err error) {
 }
 
 var (
-	yamlLine       = regexp.MustCompile(`(?:^|\s)line (\d+)(?::|$)`)
 	bareTemplate   = regexp.MustCompile(`(:|-)\s+\{\{`)
 	yamlAnyPrefix  = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
 	yamlParsePlace = regexp.MustCompile(` (?:in|at) line \d+, column \d+`)
@@ -126,14 +126,7 @@ var (
 func syntaxError(err error, whole []byte, lines []string) (int, string) {
 	msg := yamlAnyPrefix.ReplaceAllString(err.Error(), "")
 	msg = yamlParsePlace.ReplaceAllString(msg, "")
-	line := 1
-	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		line, _ = strconv.Atoi(m[1])
-	}
-	line = min(max(line, 1), len(lines))
-	if l := firstBad(whole, lines); l > 0 {
-		line = l
-	}
+	line := firstBad(whole, lines, err)
 	// The parser notices a line or so late.
 	for _, l := range []int{line, line - 1, line + 1} {
 		if l < 1 || l > len(lines) {
@@ -151,21 +144,20 @@ func syntaxError(err error, whole []byte, lines []string) (int, string) {
 	return line, "this is not YAML: " + msg
 }
 
-// firstBad is the line after the longest beginning of the text that is YAML.
-// The parser gives the line where what it was reading began, which can be far
-// above. It returns 0 where the text is too long to try.
-func firstBad(text []byte, lines []string) int {
-	if len(lines) > 600 || len(text) > 64<<10 {
-		return 0
+// firstBad is the last line of the shortest beginning of the text that fails
+// as the whole does. The parser gives the line where what it was reading
+// began, which can be far above the mistake.
+func firstBad(text []byte, lines []string, whole error) int {
+	ends := make([]int, len(lines))
+	at := -1
+	for i, l := range lines {
+		at += len(l) + 1
+		ends[i] = min(at, len(text))
 	}
-	end := len(text)
-	for l := len(lines); l > 1; l-- {
-		end = max(end-len(lines[l-1])-1, 0)
-		if _, err := documents(text[:end]); err == nil {
-			return l
-		}
-	}
-	return 1
+	return 1 + sort.Search(len(lines)-1, func(i int) bool {
+		_, err := documents(text[:ends[i]])
+		return err != nil && err.Error() == whole.Error()
+	})
 }
 
 func indent(lines []string, line int) int {

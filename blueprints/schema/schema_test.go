@@ -16,9 +16,9 @@ import (
 	"thaw/blueprints/schema"
 )
 
-func compiled(t *testing.T) *jsonschema.Schema {
+func compiled(t *testing.T, cat catalogue.Catalogue) *jsonschema.Schema {
 	t.Helper()
-	text, err := schema.JSON(catalogue.Default())
+	text, err := schema.JSON(cat)
 	require.NoError(t, err)
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(text)))
 	require.NoError(t, err)
@@ -45,7 +45,7 @@ func TestCorpusFitsTheSchema(t *testing.T) {
 	if _, err := os.Stat(dir); err != nil {
 		t.Skipf("no corpus of public blueprints at %s; set THAW_CORPUS to its directory", dir)
 	}
-	s, n := compiled(t), 0
+	s, n := compiled(t, catalogue.Default()), 0
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yaml") {
 			return err
@@ -60,7 +60,7 @@ func TestCorpusFitsTheSchema(t *testing.T) {
 }
 
 func TestLibraryFitsTheSchema(t *testing.T) {
-	s := compiled(t)
+	s := compiled(t, catalogue.Default())
 	entries, err := library.List()
 	require.NoError(t, err)
 	for _, e := range entries {
@@ -72,7 +72,7 @@ func TestLibraryFitsTheSchema(t *testing.T) {
 
 // Editors underline these; the same files have golden faults of the linter.
 func TestMistakesDoNotFit(t *testing.T) {
-	s := compiled(t)
+	s := compiled(t, catalogue.New(catalogue.Kanister()))
 	for _, name := range []string{
 		"a-list", "approval", "args-is-a-list", "argument-types", "artifact-value-is-a-number", "bad-durations", "bad-name", "bad-retry",
 		"common-words-from-elsewhere", "freeze-shape", "freeze-without-undo", "idempotent-is-text", "kind-list", "label-is-a-number",
@@ -92,5 +92,5 @@ func TestMistakesDoNotFit(t *testing.T) {
 func TestAllOfTheLanguageFits(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "testdata", "full.yaml"))
 	require.NoError(t, err)
-	require.NoError(t, validate(t, compiled(t), text))
+	require.NoError(t, validate(t, compiled(t, catalogue.New(catalogue.Kanister())), text))
 }

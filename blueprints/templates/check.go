@@ -19,6 +19,9 @@ func Check(r Ref) string {
 		switch t.Kind() {
 		case reflect.Struct:
 			f, ok := t.FieldByName(elem)
+			if ok && r.Keyed[i] {
+				return fmt.Sprintf("index cannot read field %q of %s: write it with a dot, as (index .Phases \"my-phase\").%s", elem, prefix(r, i), elem)
+			}
 			if !ok {
 				if _, method := t.MethodByName(elem); method || elem == Any {
 					return ""

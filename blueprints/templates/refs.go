@@ -15,7 +15,9 @@ const Any = "*"
 type Ref struct {
 	Path []string
 	// Index[i]: element i was a number given to `index`, or a range's element.
-	Index  []bool
+	Index []bool
+	// Keyed[i]: element i was a text given to `index` or `get`.
+	Keyed  []bool
 	Offset int  // of the reference in the text
 	Ranged bool // it is ranged over
 	// Action is the text of the action that it stands in.
@@ -57,21 +59,38 @@ func (t *Template) Refs() ([]Ref, []Call) {
 
 type path struct {
 	elems []string
-	index []bool
+	how   []step
 }
 
-func (p *path) add(elem string, index bool) *path {
+// step is how an element was reached.
+type step int
+
+const (
+	byField step = iota
+	byKey
+	byNumber
+)
+
+func (p *path) add(elem string, how step) *path {
 	if p == nil {
 		return nil
 	}
-	return &path{elems: append(append([]string{}, p.elems...), elem), index: append(append([]bool{}, p.index...), index)}
+	return &path{elems: append(append([]string{}, p.elems...), elem), how: append(append([]step{}, p.how...), how)}
 }
 
 func (p *path) fields(names []string) *path {
 	for _, n := range names {
-		p = p.add(n, false)
+		p = p.add(n, byField)
 	}
 	return p
+}
+
+func (p *path) are(how step) []bool {
+	out := make([]bool, len(p.how))
+	for i, h := range p.how {
+		out[i] = h == how
+	}
+	return out
 }
 
 type scope struct {
@@ -123,7 +142,7 @@ func (a *analysis) list(l *parse.ListNode, s *scope) {
 					}
 				}
 			}
-			each := of.add(Any, true)
+			each := of.add(Any, byNumber)
 			in.dot = each
 			for i, v := range n.Pipe.Decl {
 				in.vars[v.Ident[0]] = each
@@ -190,11 +209,11 @@ func (a *analysis) command(c *parse.CommandNode, s *scope) *path {
 		for _, arg := range c.Args[2:] {
 			switch n := arg.(type) {
 			case *parse.StringNode:
-				v = v.add(n.Text, false)
+				v = v.add(n.Text, byKey)
 			case *parse.NumberNode:
-				v = v.add(n.Text, true)
+				v = v.add(n.Text, byNumber)
 			default:
-				v = v.add(Any, false)
+				v = v.add(Any, byKey)
 				w, wat := a.operand(arg, s)
 				a.note(w, wat)
 			}
@@ -257,7 +276,7 @@ func (a *analysis) note(p *path, at int) {
 	if from := strings.LastIndex(a.text[:min(at, len(a.text))], "{{"); from >= 0 {
 		action, _, _ = strings.Cut(a.text[from+2:], "}}")
 	}
-	a.refs = append(a.refs, Ref{Path: p.elems, Index: p.index, Offset: at, Action: action})
+	a.refs = append(a.refs, Ref{Path: p.elems, Index: p.are(byNumber), Keyed: p.are(byKey), Offset: at, Action: action})
 }
 
 // start finds the beginning of a reference: the parser gives the position of

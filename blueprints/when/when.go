@@ -73,7 +73,7 @@ func Compile(text string) (*Expr, error) {
 			return nil, &Error{1, 1, issues.Err().Error()}
 		}
 		first := errs[0]
-		return nil, &Error{max(first.Location.Line(), 1), first.Location.Column() + 1, explain(first.Message)}
+		return nil, &Error{max(first.Location.Line(), 1), max(first.Location.Column()+1, 1), explain(first.Message)}
 	}
 	if t := compiled.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
 		return nil, &Error{1, 1, fmt.Sprintf("the expression is of type %s; it must be true or false", t)}
