@@ -22,16 +22,22 @@ bin/thaw-server: FORCE
 	@test -x $@ || echo "Building the embedded Temporal server (the first time takes about ten minutes)..."
 	@cd deploy/server && $(GO) build -o ../../$@ .
 
+# The temporal CLI, for the tests that type its commands.
+bin/temporal: deploy/tools/temporal/go.mod
+	@echo "Building the temporal command line..."
+	@$(GO) build -modfile=deploy/tools/temporal/go.mod -o $@ github.com/temporalio/cli/cmd/temporal && touch $@
+
 demo: build ## back up, crash, thaw and restore a live database (DB=sqlite|postgres|mariadb, YES=1)
 	@$(GO) build -o bin/thaw-demo ./deploy/demo
 	@bin/thaw-demo --db $(DB) $(if $(YES),--yes)
 
-test: bin/thaw-server bin/thaw bin/thaw-worker ## run all tests but the failure matrix
+test: build bin/temporal ## run all tests but the failure matrix
 	$(GO) test ./...
 	cd deploy/server && $(GO) test ./...
 
 matrix: bin/thaw-server ## break every freeze in every way, on real servers, and print the table
-	THAW_MATRIX=1 $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
+	@THAW_MATRIX=1 THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m; \
+	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix.txt; exit $$rc
 
 bench: bin/thaw-server ## measure the engine's share of the freeze window
 	$(GO) test ./internal/matrix -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m

@@ -17,6 +17,7 @@ import (
 	"thaw/blueprints/library"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/planner"
+	"thaw/blueprints/render"
 )
 
 // Plan resolves and checks a request: blueprint, restore point, parameters,
@@ -63,7 +64,9 @@ func (e *Engine) plan(ctx context.Context, in plan.PlanInput) (*plan.Plan, error
 		return nil, err
 	}
 	for _, w := range faults.Warnings() {
-		p.Warnings = append(p.Warnings, w.String())
+		if !strings.HasPrefix(w.Path, "actions.") || strings.HasPrefix(w.Path, "actions."+p.Action+".") {
+			p.Warnings = append(p.Warnings, w.String())
+		}
 	}
 	if err := e.shown(ctx, p, in.Run); err != nil {
 		return nil, err
@@ -82,6 +85,13 @@ func (e *Engine) shown(ctx context.Context, p *plan.Plan, run plan.Run) error {
 	}
 	if err := planner.Show(p, params); err != nil {
 		return fault.New(fault.User, "%w", err)
+	}
+	if p.Approval != nil {
+		ask := *p.Approval
+		if ask.Message, err = render.String(ask.Message, render.Mask(params), render.Options{Path: "approval.message", Placeholder: true}); err != nil {
+			return err
+		}
+		p.Approval = &ask
 	}
 	return nil
 }

@@ -55,7 +55,15 @@ func (a *action) verdict(ctx workflow.Context, ph *plan.Phase, r *plan.FreezeRep
 	case ctx.Err() != nil:
 		return temporal.NewCanceledError()
 	case r.Failure != nil:
-		return failed(r.Failure.Kind, "freeze %s, phase %s: %s (thawed %s)", ph.Name, r.Failure.Phase, r.Failure.Message, r.ThawedBy)
+		where := "freeze " + ph.Name
+		if r.Failure.Phase != ph.Name {
+			where += ", phase " + r.Failure.Phase
+		}
+		after := "nothing was frozen"
+		if !r.ThawedAt.IsZero() {
+			after = "it is thawed"
+		}
+		return failed(r.Failure.Kind, "%s: %s; %s", where, r.Failure.Message, after)
 	case len(ph.Freeze.Proof) > 0 && !r.Proof.Consistent:
 		return failed(TypeNotProven, "freeze %s is not proven: %s; the data that was cut is not called consistent", ph.Name, r.Proof.Reason)
 	}

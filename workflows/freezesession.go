@@ -41,6 +41,7 @@ type session struct {
 	report *plan.FreezeReport
 	err    error // of the freezing activity
 	over   bool  // the freezing activity is over
+	doOver bool  // do is known to have returned
 }
 
 func (s *session) setup(ctx workflow.Context) error {
@@ -152,6 +153,7 @@ func (s *session) recall(err error) {
 	if !errors.As(err, &timeout) || !timeout.HasLastHeartbeatDetails() || timeout.LastHeartbeatDetails(&beat) != nil || beat.Do == nil {
 		return
 	}
+	s.doOver = true
 	if s.in.Results == nil {
 		s.in.Results = map[string]plan.Result{}
 	}
@@ -217,8 +219,8 @@ func (s *session) thaw(ctx workflow.Context, why string) error {
 	if s.thawed() {
 		return nil
 	}
-	if !overBefore || s.err != nil {
-		// Lost rather than reported: its process may be alive, and slow.
+	if !s.doOver {
+		// Lost in do: its process may be alive, and slow.
 		if err := workflow.Sleep(ctx, s.in.Freeze.Do.Timeout.D()); err != nil {
 			return err
 		}

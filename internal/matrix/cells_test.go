@@ -123,7 +123,7 @@ func (x *trial) batchTerminate() {
 		return err == nil && r.GetCount() >= 2
 	})
 	_, err := x.lane.client.WorkflowService().StartBatchOperation(x.ctx, &workflowservice.StartBatchOperationRequest{
-		Namespace: "default", JobId: x.id, Reason: "matrix", VisibilityQuery: query,
+		Namespace: "default", JobId: x.id + "-batch", Reason: "matrix", VisibilityQuery: query,
 		Operation: &workflowservice.StartBatchOperationRequest_TerminationOperation{TerminationOperation: &batchpb.BatchOperationTermination{Identity: "matrix"}},
 	})
 	x.must(err)
