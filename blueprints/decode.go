@@ -131,13 +131,6 @@ func (d *decoder) action(e entry, path string, b *Blueprint) {
 	}
 	var name string
 	var phases *yaml.Node
-	phaseList := func(into *[]*Phase) func(*yaml.Node, string) {
-		return d.list("phases", func(n *yaml.Node, path string) {
-			if p := d.phase(n, path, 0); p != nil {
-				*into = append(*into, p)
-			}
-		})
-	}
 	ok := d.fields(e.value, path, "an action", map[string]string{
 		"type":  "did you mean \"kind\"?",
 		"steps": "did you mean \"phases\"?",
@@ -154,11 +147,11 @@ func (d *decoder) action(e entry, path string, b *Blueprint) {
 		}},
 		field{name: "phases", required: true, read: func(n *yaml.Node, path string) {
 			phases = n
-			phaseList(&a.Phases)(n, path)
+			d.phases(&a.Phases)(n, path)
 		}},
-		field{name: "deferPhase", read: func(n *yaml.Node, path string) { a.DeferPhase = d.phase(n, path, deferPart) }},
-		field{name: "verify", read: phaseList(&a.Verify), thaw: true},
-		field{name: "approval", read: func(n *yaml.Node, path string) { a.Approval = d.approval(n, path) }, thaw: true},
+		field{name: "deferPhase", read: d.given(func(n *yaml.Node, path string) { a.DeferPhase = d.phase(n, path, deferPart) })},
+		field{name: "verify", read: d.phases(&a.Verify), thaw: true},
+		field{name: "approval", read: d.given(func(n *yaml.Node, path string) { a.Approval = d.approval(n, path) }), thaw: true},
 	)
 	if !ok {
 		return
@@ -194,6 +187,25 @@ func (d *decoder) approval(n *yaml.Node, path string) *plan.Approval {
 		d.fault(n, path, "never-approved", "%d people must approve, and only %d may", a.Count, len(a.Approvers))
 	}
 	return a
+}
+
+// maxPhases of one list: who needs whom is worked out for every pair.
+const maxPhases = 500
+
+func (d *decoder) phases(into *[]*Phase) func(*yaml.Node, string) {
+	return func(n *yaml.Node, path string) {
+		d.list("phases", func(n *yaml.Node, path string) {
+			if len(*into) == maxPhases {
+				d.fault(n, path, "too-many-phases", "a list holds at most %d phases", maxPhases)
+			}
+			if len(*into) >= maxPhases {
+				return
+			}
+			if p := d.phase(n, path, 0); p != nil {
+				*into = append(*into, p)
+			}
+		})(n, path)
+	}
 }
 
 // Which part a phase plays: parts have no name, and fewer fields.
@@ -233,7 +245,7 @@ func (d *decoder) phase(n *yaml.Node, path string, role part) *Phase {
 			d.mapping(func(e entry, path string) { p.Objects[e.key] = d.reference(e.value, path) })(n, path)
 		}},
 		{name: "timeout", read: d.duration(&p.Timeout), thaw: true},
-		{name: "retry", read: func(n *yaml.Node, path string) { p.Retry = d.retry(n, path) }, thaw: true},
+		{name: "retry", read: d.given(func(n *yaml.Node, path string) { p.Retry = d.retry(n, path) }), thaw: true},
 	}
 	if role != callPart {
 		fields = append(fields, field{name: "name", read: d.str(&p.Name)})
@@ -243,15 +255,11 @@ func (d *decoder) phase(n *yaml.Node, path string, role part) *Phase {
 			field{name: "when", read: d.str(&p.When), thaw: true},
 			field{name: "needs", read: d.strings("phase names", &p.Needs), thaw: true},
 			field{name: "idempotent", read: func(n *yaml.Node, path string) { p.Idempotent = new(bool); d.boolean(p.Idempotent)(n, path) }, thaw: true},
-			field{name: "compensate", read: func(n *yaml.Node, path string) { p.Compensate = d.phase(n, path, callPart) }, thaw: true},
-			field{name: "freeze", read: func(n *yaml.Node, path string) { p.Freeze = d.freeze(n, path) }, thaw: true},
+			field{name: "compensate", read: d.given(func(n *yaml.Node, path string) { p.Compensate = d.phase(n, path, callPart) }), thaw: true},
+			field{name: "freeze", read: d.given(func(n *yaml.Node, path string) { p.Freeze = d.freeze(n, path) }), thaw: true},
 			field{name: "phases", read: func(n *yaml.Node, path string) {
 				hasInner = true
-				d.list("phases", func(n *yaml.Node, path string) {
-					if in := d.phase(n, path, 0); in != nil {
-						inner = append(inner, in)
-					}
-				})(n, path)
+				d.phases(&inner)(n, path)
 			}, thaw: true},
 		)
 	}
@@ -267,8 +275,14 @@ func (d *decoder) phase(n *yaml.Node, path string, role part) *Phase {
 
 // shape checks that a phase is either a call or a freeze.
 func (d *decoder) shape(n *yaml.Node, p *Phase, role part, hasInner bool) {
-	if role == 0 && p.Name == "" {
+	switch {
+	case role != 0 || p.Name != "" || d.src.keys[join(p.Path, "name")] != nil && !d.empty(join(p.Path, "name")):
+	case d.thaw:
 		d.fault(n, p.Path, "missing-field", "a phase needs the field \"name\"")
+	default:
+		// Kanister runs it; nothing can read its output.
+		p.Name = "phase" + strings.Trim(p.Path[strings.LastIndex(p.Path, "["):], "[]")
+		d.report(Warning, n, p.Path, "unnamed-phase", "a phase without a name: later phases cannot read its output; it is shown as %s", p.Name)
 	}
 	if p.Name != "" && (templates.Has(p.Name) || d.thaw && !identifier.MatchString(p.Name)) {
 		d.fault(d.src.values[join(p.Path, "name")], join(p.Path, "name"), "bad-name", "phase name %q: use letters, digits, _ and -", short(p.Name))
@@ -337,8 +351,12 @@ func (d *decoder) reference(n *yaml.Node, path string) plan.Reference {
 		return r
 	}
 	kinds := []string{"Secret", "ConfigMap"}
+	sev := Error
+	if !d.thaw {
+		sev = Warning // Kanister's engine is the one to say
+	}
 	if r.Kind != "" && !slices.ContainsFunc(kinds, func(k string) bool { return strings.EqualFold(k, r.Kind) }) && !templates.Has(r.Kind) {
-		d.fault(d.src.values[join(path, "kind")], join(path, "kind"), "unknown-kind", "objects of a phase are Secrets and ConfigMaps, not %q%s",
+		d.report(sev, d.src.values[join(path, "kind")], join(path, "kind"), "unknown-kind", "objects of a phase are Secrets and ConfigMaps, not %q%s",
 			short(r.Kind), templates.Suggest(r.Kind, kinds))
 	}
 	return r

@@ -236,6 +236,21 @@ func (d *decoder) fields(n *yaml.Node, path, of string, hints map[string]string,
 	return true
 }
 
+// given reads a field unless it is null, which Kubernetes takes for absent.
+func (d *decoder) given(read func(n *yaml.Node, path string)) func(*yaml.Node, string) {
+	return func(n *yaml.Node, path string) {
+		if r := d.at(n, path); r != nil && !isNull(r) {
+			read(n, path)
+		}
+	}
+}
+
+// empty: the text at the path is empty.
+func (d *decoder) empty(path string) bool {
+	n := d.src.values[path]
+	return n != nil && n.Kind == yaml.ScalarNode && (n.Value == "" || isNull(n))
+}
+
 func (d *decoder) str(into *string) func(*yaml.Node, string) {
 	return func(n *yaml.Node, path string) {
 		if n = d.at(n, path); n == nil || isNull(n) {

@@ -147,7 +147,7 @@ func (l *linter) action(a *Action) {
 	l.level(a.Verify, rest)
 	if a.DeferPhase != nil {
 		e := newEnv(a)
-		e.deferred = a.DeferPhase
+		e.deferred, e.lenient = a.DeferPhase, true
 		for name, s := range top {
 			c := *s
 			c.may = or(c.may, "an earlier failure may keep it from running")
@@ -190,7 +190,9 @@ func (l *linter) level(phases []*Phase, before *env) map[string]*seen {
 		l.call(p, e, p.Name)
 		if p.Compensate != nil {
 			c := e.child()
-			maps.Copy(c.phases, left[i])
+			c.lenient = true
+			c.owners = []*Phase{p, p.Compensate}
+			c.phases[p.Name] = &seen{calls: []*Phase{p}} // it is undone only if it ran
 			l.call(p.Compensate, c, p.Name)
 		}
 	}
@@ -296,14 +298,14 @@ func (l *linter) freeze(p *Phase, e *env) {
 	if f.MaxFreeze > 24*time.Hour {
 		l.at(Warning, join(f.Path, "maxFreeze"), "long-freeze", "a freeze of up to %s keeps the application from writing for as long", f.MaxFreeze)
 	}
+	owners := compact(f.Do, f.Undo)
 	do := e.child()
-	do.freeze = p
+	do.owners = owners
 	if f.Do != nil {
 		l.call(f.Do, do, p.Name)
 		l.person(f.Do)
 	}
 	in := e.child()
-	in.freeze = p
 	in.phases[p.Name] = &seen{calls: compact(f.Do)}
 	inside := l.level(f.Phases, in)
 	cut, unknown := false, false
@@ -325,7 +327,7 @@ func (l *linter) freeze(p *Phase, e *env) {
 	}
 	if f.Undo != nil {
 		undo := e.child()
-		undo.freeze = p
+		undo.owners, undo.lenient = owners, true
 		for name, s := range inside {
 			c := *s
 			if _, outer := e.phases[name]; !outer {

@@ -17,9 +17,12 @@ import (
 // name is that under which it finds its own secrets.
 func (l *linter) call(p *Phase, e *env, name string) {
 	e.self, e.own = name, p
+	if e.owners == nil {
+		e.owners = []*Phase{p}
+	}
 	eachReference(p.Objects, join(p.Path, "objects"), func(s, path string, key bool) {
 		o := e.child()
-		o.freeze, o.self, o.objects = e.freeze, name, true
+		o.self, o.objects = name, true
 		l.template(s, path, key, o)
 	})
 	fn, ok := l.cat.Lookup(p.Func)

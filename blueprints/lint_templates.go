@@ -15,12 +15,13 @@ type env struct {
 	action *Action
 	phases map[string]*seen // that ran before
 	others map[string]bool  // of the same action, not before: true where later in the file
-	freeze *Phase           // around
 	self   string           // the phase itself: its secrets are there
 	own    *Phase
+	owners []*Phase // whose objects are the phase's: of a freeze, do and undo
 
 	deferred  *Phase // the deferPhase, where it may be named
 	artifacts bool   // in outputArtifacts
+	lenient   bool   // what is absent renders as empty: undo, compensate, deferPhase
 	objects   bool   // in objects, which are rendered before any phase
 }
 
@@ -36,7 +37,7 @@ func newEnv(a *Action) *env {
 }
 
 func (e *env) child() *env {
-	return &env{action: e.action, phases: maps.Clone(e.phases), others: maps.Clone(e.others), freeze: e.freeze, deferred: e.deferred}
+	return &env{action: e.action, phases: maps.Clone(e.phases), others: maps.Clone(e.others), deferred: e.deferred, lenient: e.lenient}
 }
 
 // raw checks an argument that the function renders itself: it must parse, and
@@ -132,14 +133,20 @@ func (l *linter) reference(r templates.Ref, e *env) (sev Severity, code, msg str
 			return Error, "phase-in-objects", "objects are resolved before any phase runs, so they cannot name " + r.String()
 		}
 		if second != "" {
-			return l.phase(second, path[2:], e)
+			sev, code, msg = l.phase(second, path[2:], e)
+			if code == "may-be-absent" && r.Guarded && e.lenient {
+				return "", "", "" // the author knows
+			}
+			return sev, code, msg
 		}
 	case "DeferPhase":
 		switch {
 		case e.deferred == nil:
 			return Error, "unknown-phase", ".DeferPhase is there in outputArtifacts and in the deferPhase itself, of an action that has one"
+		case len(path) > 1 && path[1] == "Output" && !e.artifacts:
+			return Error, "unknown-phase", "the deferPhase cannot read its own output: it has not run yet"
 		case len(path) > 1:
-			return l.within("deferPhase", &seen{calls: []*Phase{e.deferred}}, path[1:], e.artifacts)
+			return l.within("deferPhase", &seen{calls: []*Phase{e.deferred}}, path[1:], e.artifacts, e.lenient)
 		}
 	case "ArtifactsIn":
 		if second != "" && !slices.Contains(e.action.InputArtifactNames, second) {
@@ -180,16 +187,13 @@ func (l *linter) option(name string) (sev Severity, code, msg string) {
 // phase checks .Phases.<name>.<rest>.
 func (l *linter) phase(name string, rest []string, e *env) (sev Severity, code, msg string) {
 	s, ran := e.phases[name]
-	if !ran && name == e.self {
-		objects := len(rest) == 0 || rest[0] == "Secrets" || rest[0] == "ConfigMaps"
-		if !objects {
+	if name == e.self {
+		switch {
+		case len(rest) == 0 || rest[0] == "Secrets" || rest[0] == "ConfigMaps":
+			return l.within(name, &seen{calls: e.owners}, rest, false, e.lenient)
+		case !ran:
 			return Error, "unknown-phase", "phase " + quote(name) + " cannot read its own output: it has not run yet"
 		}
-		calls := []*Phase{e.own}
-		if e.freeze != nil {
-			calls = compact(e.freeze.Freeze.Do, e.freeze.Freeze.Undo)
-		}
-		return l.within(name, &seen{calls: calls}, rest, false)
 	}
 	if !ran {
 		if later, there := e.others[name]; there {
@@ -208,7 +212,7 @@ func (l *linter) phase(name string, rest []string, e *env) (sev Severity, code, 
 		return Error, "unknown-phase", "no earlier phase of action " + e.action.Name + " is named " + quote(name) + hint
 	}
 	// What runs in the same freeze, or for a compensation, finds its objects.
-	return l.within(name, s, rest, e.own == nil || e.own.When == "" || e.own.When != s.when)
+	return l.within(name, s, rest, e.own == nil || e.own.When == "" || e.own.When != s.when, e.lenient)
 }
 
 func (l *linter) elsewhere(name string) string {
@@ -223,7 +227,7 @@ func (l *linter) elsewhere(name string) string {
 }
 
 // within checks what is read of a phase that may be named.
-func (l *linter) within(name string, s *seen, rest []string, warn bool) (sev Severity, code, msg string) {
+func (l *linter) within(name string, s *seen, rest []string, warn, lenient bool) (sev Severity, code, msg string) {
 	if len(rest) < 2 || rest[1] == templates.Any {
 		return
 	}
@@ -235,7 +239,11 @@ func (l *linter) within(name string, s *seen, rest []string, warn bool) (sev Sev
 			fn, ok := l.cat.Lookup(c.Func)
 			if !ok || fn.Output(key) {
 				if s.may != "" && warn {
-					return Warning, "may-be-absent", "phase " + quote(name) + " may not have run (" + s.may + "); its output then renders as empty, or fails where it must be there"
+					then := "rendering its output then fails"
+					if lenient {
+						then = "its output then renders as empty; where that is meant, say so with | default \"\""
+					}
+					return Warning, "may-be-absent", "phase " + quote(name) + " may not have run (" + s.may + "); " + then
 				}
 				return
 			}

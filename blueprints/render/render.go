@@ -52,7 +52,7 @@ const maxDepth = 100
 // string stays a string; other values stay what they are. The error, of kind
 // fault.User, names every template that does not render, and quotes no value.
 func Value(v any, p *Params, o Options) (any, error) {
-	r := renderer{params: p, options: o}
+	r := renderer{params: p, options: o, budget: templates.NewBudget()}
 	out := r.value(v, o.Path, 0)
 	if len(r.errs) > 0 {
 		return nil, fault.New(fault.User, "%w", errors.Join(r.errs...))
@@ -73,7 +73,7 @@ func String(s string, p *Params, o Options) (string, error) {
 // function; only the object references inside them are rendered (Kanister's
 // WaitV2). fn may be nil.
 func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.Values, error) {
-	r := renderer{params: p, options: o}
+	r := renderer{params: p, options: o, budget: templates.NewBudget()}
 	out := make(plan.Values, len(args))
 	for _, name := range slices.Sorted(maps.Keys(args)) {
 		path := strings.TrimPrefix(o.Path+".args."+name, ".")
@@ -93,7 +93,7 @@ func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.
 
 // References renders a phase's objects.
 func References(refs map[string]plan.Reference, p *Params, o Options) (map[string]plan.Reference, error) {
-	r := renderer{params: p, options: o}
+	r := renderer{params: p, options: o, budget: templates.NewBudget()}
 	out := make(map[string]plan.Reference, len(refs))
 	for _, name := range slices.Sorted(maps.Keys(refs)) {
 		ref, path := refs[name], strings.TrimPrefix(o.Path+".objects."+name, ".")
@@ -110,7 +110,7 @@ func References(refs map[string]plan.Reference, p *Params, o Options) (map[strin
 
 // Artifacts renders output artifacts.
 func Artifacts(as map[string]plan.Artifact, p *Params, o Options) (map[string]plan.Artifact, error) {
-	r := renderer{params: p, options: o}
+	r := renderer{params: p, options: o, budget: templates.NewBudget()}
 	out := make(map[string]plan.Artifact, len(as))
 	for _, name := range slices.Sorted(maps.Keys(as)) {
 		a, path := as[name], strings.TrimPrefix(o.Path+".outputArtifacts."+name, ".")
@@ -141,6 +141,7 @@ func SelfName(call string) string {
 }
 
 type renderer struct {
+	budget  *templates.Budget // of all templates of the value
 	params  *Params
 	options Options
 	errs    []error
@@ -236,12 +237,21 @@ func (r *renderer) text(s, path string) string {
 	if r.options.Lenient || r.options.Placeholder {
 		params, missing = fill(r.params, t, r.options), "zero"
 	}
-	out, err := t.Execute(params, missing)
-	if err != nil {
+	out, err := t.Execute(params, missing, r.budget)
+	switch {
+	case err != nil:
 		r.fail(path, "%w", err)
+	case missing == "zero":
+		return strings.ReplaceAll(out, noValue, "")
+	case strings.Contains(out, noValue) && !strings.Contains(s, noValue):
+		// `index` of a key that is not there: what Kanister would run with.
+		r.fail(path, "%q names something that is not there; give it a value with | default \"…\"", s)
 	}
 	return out
 }
+
+// noValue is what text/template prints for what is not there.
+const noValue = "<no value>"
 
 // Masked stands for a secret's value.
 const Masked = "********"

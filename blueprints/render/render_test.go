@@ -66,6 +66,27 @@ func TestErrorsNameEveryTemplateAndNoSecret(t *testing.T) {
 	}
 }
 
+func TestIndexOfWhatIsNotThere(t *testing.T) {
+	const text = `[{{ index .Object.metadata.labels "release" }}]`
+	_, err := render.String(text, params(), render.Options{})
+	require.ErrorContains(t, err, "is not there")
+	got, err := render.String(text, params(), render.Options{Lenient: true})
+	require.NoError(t, err)
+	require.Equal(t, "[]", got)
+	got, err = render.String(`[{{ index .Object.metadata.labels "release" | default "x" }}]`, params(), render.Options{})
+	require.NoError(t, err)
+	require.Equal(t, "[x]", got)
+}
+
+func TestOneValueHasOneBudget(t *testing.T) {
+	many := make([]any, 1000)
+	for i := range many {
+		many[i] = "{{ range 200000 }}{{ end }}"
+	}
+	_, err := render.Value(many, params(), render.Options{})
+	require.ErrorContains(t, err, "too long to render")
+}
+
 func TestTwoKeysThatRenderAlike(t *testing.T) {
 	_, err := render.Value(map[string]any{"{{ .StatefulSet.Name }}": "1", "db": "2"}, params(), render.Options{})
 	require.ErrorContains(t, err, "two keys")

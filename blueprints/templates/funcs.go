@@ -67,12 +67,9 @@ var stubs = sync.OnceValue(func() texttemplate.FuncMap {
 	return m
 })
 
-// work meters one execution.
-type work struct{ left int }
-
 var errWork = errors.New("the template takes too long to render")
 
-func (w *work) spend(n int) {
+func (w *Budget) spend(n int) {
 	w.left -= n
 	if w.left < 0 {
 		// text/template turns a panic of a function into its error.
@@ -81,7 +78,7 @@ func (w *work) spend(n int) {
 }
 
 // funcs returns the functions of that template, metered.
-func (w *work) funcs(names map[string]bool) texttemplate.FuncMap {
+func (w *Budget) funcs(names map[string]bool) texttemplate.FuncMap {
 	m := texttemplate.FuncMap{
 		tick:  func() string { w.spend(costCall); return "" },
 		enter: func() string { w.spend(costTemplate); return "" },
@@ -96,7 +93,7 @@ func (w *work) funcs(names map[string]bool) texttemplate.FuncMap {
 
 // meter wraps a function: its arguments are checked before where its result
 // could be far larger than they are, and its result is weighed after.
-func (w *work) meter(name string, f any) any {
+func (w *Budget) meter(name string, f any) any {
 	fn := reflect.ValueOf(f)
 	guard := guards[name]
 	cost := costCall

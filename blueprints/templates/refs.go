@@ -2,6 +2,7 @@ package templates
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template/parse"
@@ -20,6 +21,8 @@ type Ref struct {
 	Keyed  []bool
 	Offset int  // of the reference in the text
 	Ranged bool // it is ranged over
+	// Guarded: the template asks whether it is there (if, with, default).
+	Guarded bool
 	// Action is the text of the action that it stands in.
 	Action string
 }
@@ -94,8 +97,9 @@ func (p *path) are(how step) []bool {
 }
 
 type scope struct {
-	dot  *path
-	vars map[string]*path
+	dot    *path
+	vars   map[string]*path
+	guards []*path // what enclosing conditions ask for
 }
 
 func (s *scope) nested(dot *path) *scope {
@@ -103,7 +107,7 @@ func (s *scope) nested(dot *path) *scope {
 	for k, v := range s.vars {
 		vars[k] = v
 	}
-	return &scope{dot: dot, vars: vars}
+	return &scope{dot: dot, vars: vars, guards: slices.Clone(s.guards)}
 }
 
 type analysis struct {
@@ -122,14 +126,15 @@ func (a *analysis) list(l *parse.ListNode, s *scope) {
 			a.pipe(n.Pipe, s)
 		case *parse.IfNode:
 			in := s.nested(s.dot)
-			a.pipe(n.Pipe, in)
+			a.condition(n.Pipe, in)
 			a.list(n.List, in)
+			in.guards = s.guards
 			a.list(n.ElseList, in)
 		case *parse.WithNode:
 			in := s.nested(s.dot)
-			in.dot = a.pipe(n.Pipe, in)
+			in.dot = a.condition(n.Pipe, in)
 			a.list(n.List, in)
-			in.dot = s.dot
+			in.dot, in.guards = s.dot, s.guards
 			a.list(n.ElseList, in)
 		case *parse.RangeNode:
 			in := s.nested(s.dot)
@@ -161,6 +166,20 @@ func (a *analysis) list(l *parse.ListNode, s *scope) {
 	}
 }
 
+// condition is a pipe whose references are guards of what is inside.
+func (a *analysis) condition(p *parse.PipeNode, s *scope) *path {
+	before := len(a.refs)
+	v := a.pipe(p, s)
+	for i := before; i < len(a.refs); i++ {
+		a.refs[i].Guarded = true
+		s.guards = append(s.guards, &path{elems: a.refs[i].Path})
+	}
+	if v != nil {
+		s.guards = append(s.guards, v)
+	}
+	return v
+}
+
 // pipe records what a pipeline refers to, and returns the path of its value
 // where that is one.
 func (a *analysis) pipe(p *parse.PipeNode, s *scope) *path {
@@ -168,11 +187,23 @@ func (a *analysis) pipe(p *parse.PipeNode, s *scope) *path {
 		return nil
 	}
 	var value *path
+	before := len(a.refs)
 	for i, c := range p.Cmds {
-		v := a.command(c, s)
-		value = v
+		value = a.command(c, s)
 		if i > 0 {
 			value = nil
+		}
+		if id, ok := c.Args[0].(*parse.IdentifierNode); ok && (id.Ident == "default" || id.Ident == "coalesce" || id.Ident == "empty") {
+			for j := before; j < len(a.refs); j++ {
+				a.refs[j].Guarded = true
+			}
+		}
+	}
+	for i := before; i < len(a.refs); i++ {
+		for _, g := range s.guards {
+			if len(g.elems) <= len(a.refs[i].Path) && slices.Equal(g.elems, a.refs[i].Path[:len(g.elems)]) {
+				a.refs[i].Guarded = true
+			}
 		}
 	}
 	for _, v := range p.Decl {

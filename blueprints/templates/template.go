@@ -147,10 +147,15 @@ func tooDeep(text string) int {
 	return -1
 }
 
+// Budget is the work that renderings may do together.
+type Budget struct{ left int }
+
+// NewBudget returns the budget of one value with all of its templates.
+func NewBudget() *Budget { return &Budget{left: maxWork} }
+
 // Execute renders the template. missing is text/template's missingkey option:
 // "error", or "zero" where a missing key renders as nothing.
-func (t *Template) Execute(p *Params, missing string) (string, error) {
-	w := &work{left: maxWork}
+func (t *Template) Execute(p *Params, missing string, w *Budget) (string, error) {
 	c, err := t.tmpl.Clone()
 	if err != nil {
 		return "", fmt.Errorf("copy template: %w", err)

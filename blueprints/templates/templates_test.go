@@ -18,7 +18,7 @@ func run(t *testing.T, text string, p *templates.Params) (string, error) {
 	t.Helper()
 	tm, err := templates.Parse(text)
 	require.NoError(t, err)
-	return tm.Execute(p, "error")
+	return tm.Execute(p, "error", templates.NewBudget())
 }
 
 // No template may hang a worker or exhaust its memory.
@@ -149,7 +149,7 @@ func TestErrorsQuoteNoValue(t *testing.T) {
 	} {
 		tm, err := templates.Parse(text)
 		require.NoError(t, err, text)
-		_, err = tm.Execute(p, "error")
+		_, err = tm.Execute(p, "error", templates.NewBudget())
 		if err == nil {
 			continue
 		}
@@ -201,6 +201,25 @@ func TestRefs(t *testing.T) {
 	}
 }
 
+func TestGuards(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{{ .Phases.a.Output.b }}`:                                               false,
+		`{{ if .Phases.a.Output.b }}x{{ end }}`:                                  true,
+		`{{ if .Phases.a.Output.b }}{{ .Phases.a.Output.b }}{{ end }}`:           true,
+		`{{ if .Phases.a.Output.b }}{{ else }}{{ .Phases.a.Output.b }}{{ end }}`: false,
+		`{{ with .Phases.a.Output.b }}{{ . }}{{ end }}`:                          true,
+		`{{ .Phases.a.Output.b | default "" }}`:                                  true,
+		`{{ default "" .Phases.a.Output.b }}`:                                    true,
+		`{{ if .Phases.a.Output.c }}{{ .Phases.a.Output.b }}{{ end }}`:           false,
+	} {
+		tm, err := templates.Parse(text)
+		require.NoError(t, err)
+		refs, _ := tm.Refs()
+		require.NotEmpty(t, refs)
+		require.Equal(t, want, refs[len(refs)-1].Guarded, text)
+	}
+}
+
 func TestSuggestions(t *testing.T) {
 	names := []string{"KubeExec", "KubeExecAll", "KubeTask", "Wait"}
 	for in, want := range map[string]string{"KubeExce": "KubeExec", "kubetask": "KubeTask", "KubeTsak": "KubeTask", "Banana": "", "Wiat": "Wait", "": ""} {
@@ -249,7 +268,7 @@ func FuzzRender(f *testing.F) {
 		}
 		for _, missing := range []string{"error", "zero"} {
 			start := time.Now()
-			out, err := tm.Execute(p, missing)
+			out, err := tm.Execute(p, missing, templates.NewBudget())
 			if len(out) > templates.MaxOutput {
 				t.Errorf("%d bytes", len(out))
 			}
