@@ -194,11 +194,13 @@ const maxPhases = 500
 
 func (d *decoder) phases(into *[]*Phase) func(*yaml.Node, string) {
 	return func(n *yaml.Node, path string) {
+		said := false
 		d.list("phases", func(n *yaml.Node, path string) {
-			if len(*into) == maxPhases {
-				d.fault(n, path, "too-many-phases", "a list holds at most %d phases", maxPhases)
-			}
 			if len(*into) >= maxPhases {
+				if !said {
+					d.fault(n, path, "too-many-phases", "a list holds at most %d phases", maxPhases)
+				}
+				said = true
 				return
 			}
 			if p := d.phase(n, path, 0); p != nil {

@@ -183,6 +183,7 @@ func (l *linter) level(phases []*Phase, before *env) map[string]*seen {
 			}
 		}
 		l.when(p, e)
+		e.cond = or(p.When, before.cond)
 		if p.Freeze != nil {
 			l.freeze(p, e)
 			continue
@@ -190,7 +191,7 @@ func (l *linter) level(phases []*Phase, before *env) map[string]*seen {
 		l.call(p, e, p.Name)
 		if p.Compensate != nil {
 			c := e.child()
-			c.lenient = true
+			c.lenient, c.cond = true, p.When
 			c.owners = []*Phase{p, p.Compensate}
 			c.phases[p.Name] = &seen{calls: []*Phase{p}} // it is undone only if it ran
 			l.call(p.Compensate, c, p.Name)

@@ -16,7 +16,7 @@ import (
 // call checks a call of a function: arguments, then every template in it.
 // name is that under which it finds its own secrets.
 func (l *linter) call(p *Phase, e *env, name string) {
-	e.self, e.own = name, p
+	e.self = name
 	if e.owners == nil {
 		e.owners = []*Phase{p}
 	}

@@ -16,8 +16,8 @@ type env struct {
 	phases map[string]*seen // that ran before
 	others map[string]bool  // of the same action, not before: true where later in the file
 	self   string           // the phase itself: its secrets are there
-	own    *Phase
-	owners []*Phase // whose objects are the phase's: of a freeze, do and undo
+	cond   string           // its `when`: others with the same ran, if it runs
+	owners []*Phase         // whose objects are the phase's: of a freeze, do and undo
 
 	deferred  *Phase // the deferPhase, where it may be named
 	artifacts bool   // in outputArtifacts
@@ -37,7 +37,7 @@ func newEnv(a *Action) *env {
 }
 
 func (e *env) child() *env {
-	return &env{action: e.action, phases: maps.Clone(e.phases), others: maps.Clone(e.others), deferred: e.deferred, lenient: e.lenient}
+	return &env{action: e.action, phases: maps.Clone(e.phases), others: maps.Clone(e.others), cond: e.cond, deferred: e.deferred, lenient: e.lenient}
 }
 
 // raw checks an argument that the function renders itself: it must parse, and
@@ -212,7 +212,7 @@ func (l *linter) phase(name string, rest []string, e *env) (sev Severity, code, 
 		return Error, "unknown-phase", "no earlier phase of action " + e.action.Name + " is named " + quote(name) + hint
 	}
 	// What runs in the same freeze, or for a compensation, finds its objects.
-	return l.within(name, s, rest, e.own == nil || e.own.When == "" || e.own.When != s.when, e.lenient)
+	return l.within(name, s, rest, e.cond == "" || e.cond != s.when, e.lenient)
 }
 
 func (l *linter) elsewhere(name string) string {
@@ -321,7 +321,7 @@ func (l *linter) when(p *Phase, e *env) {
 			} else {
 				// has() makes an absent output a question, not a mistake.
 				c := *e
-				c.own = p
+				c.cond = p.When
 				sev, code, msg = l.phase(r[1], []string{"Output", r[2]}, &c)
 				if sev == Warning {
 					msg = ""

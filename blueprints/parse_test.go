@@ -1,6 +1,7 @@
 package blueprints_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ func TestAllOfTheLanguageIsRead(t *testing.T) {
 	rendersOffline(t, bp)
 
 	require.True(t, bp.Thaw())
-	require.Equal(t, []string{"backup", "restore"}, bp.ActionNames())
+	require.Equal(t, []string{"backup", "restore", "quiesce"}, bp.ActionNames())
 	require.Regexp(t, `^sha256:[0-9a-f]{64}$`, bp.Digest)
 	require.Equal(t, map[string]string{"team": "storage"}, bp.Metadata.Labels)
 	require.Len(t, bp.Parameters, 4)
@@ -79,6 +80,42 @@ actions:
 	args := bp.Actions[0].Phases[0].Args
 	require.Equal(t, []any{int64(1000000), 1.5, true, nil, "5", "2026-01-02", int64(16), "99999999999999999999", "busybox"}, args["command"])
 	require.Equal(t, map[string]any{"3": "three", "a": int64(1)}, args["podOverride"])
+}
+
+// Kubernetes takes null for absent.
+func TestNullIsAbsent(t *testing.T) {
+	const text = `apiVersion: thaw.dev/v1alpha1
+kind: Blueprint
+metadata: {name: a, labels: , annotations: null}
+description:
+parameters:
+actions:
+  backup:
+    kind:
+    secretNames:
+    outputArtifacts:
+    deferPhase:
+    approval: ~
+    verify:
+    phases:
+    - {name: a, func: LocationDelete, args: {artifact: a}, objects: , retry: , compensate: , when: }
+    - {name: b, func: KubeTask, args: {image: a, command: [a], namespace: }}
+`
+	faults := lint("f", []byte(text))
+	require.Empty(t, faults, "%s", faults.Error())
+}
+
+func TestAListOfPhasesHasAnEnd(t *testing.T) {
+	text := "apiVersion: cr.kanister.io/v1alpha1\nkind: Blueprint\nmetadata: {name: a}\nactions:\n  backup:\n    phases:\n"
+	for i := range 2000 {
+		text += fmt.Sprintf("    - {name: p%d, func: KubeTask, args: {image: a, command: [a]}}\n", i)
+	}
+	start := time.Now()
+	faults := lint("f", []byte(text))
+	require.Len(t, faults, 1)
+	require.Equal(t, "too-many-phases", faults[0].Code)
+	require.Equal(t, 507, faults[0].Line)
+	require.Less(t, time.Since(start), 10*time.Second)
 }
 
 func TestSeveralDocuments(t *testing.T) {
