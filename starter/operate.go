@@ -48,17 +48,20 @@ func operation(update, use, short, example string, opts int) *cobra.Command {
 	cmd.Flags().StringVar(&op.By, "by", whoami(), "who you are")
 	if opts&optReason != 0 {
 		cmd.Flags().StringVarP(&op.Reason, "reason", "r", "", "why (required)")
-		_ = cmd.MarkFlagRequired("reason")
 	}
 	if opts&optDigest != 0 {
-		cmd.Flags().StringVar(&op.Digest, "digest", "", "digest of the plan that you have read (thaw describe shows it; required)")
-		_ = cmd.MarkFlagRequired("digest")
+		cmd.Flags().StringVar(&op.Digest, "digest", "", "digest of the plan that you have read (required; thaw describe shows it)")
 	}
 	if opts&optArgs != 0 {
 		cmd.Flags().StringArrayVar(&args, "arg", nil, "argument to change, as NAME=VALUE (repeat)")
 	}
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		if opts&optPhase != 0 {
+		switch {
+		case opts&optReason != 0 && op.Reason == "":
+			return usagef("--reason is required: say why; it is kept in the run's history")
+		case opts&optDigest != 0 && op.Digest == "":
+			return usagef("--digest is required: name the plan that you have read; see: thaw describe %q", a[0])
+		case opts&optPhase != 0:
 			op.Phase = a[1]
 		}
 		for _, s := range args {

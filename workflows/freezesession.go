@@ -244,6 +244,10 @@ func (s *session) settle(why string) {
 	if r.ThawedBy == "" || (why != phasesDone && r.Failure != nil) {
 		r.ThawedBy = why
 	}
+	if why != phasesDone && s.asked != nil {
+		r.Failure = &plan.Failure{Phase: s.in.Name, Kind: TypeThawedByPerson, Message: fmt.Sprintf("thawed by %s before it was done: %s", s.asked.By, s.asked.Reason)}
+		r.Proof.Consistent, r.Proof.Reason = false, why
+	}
 	if why != phasesDone && r.Failure == nil {
 		r.Failure = &plan.Failure{Phase: s.in.Name, Kind: TypeNotProven, Message: why}
 		r.Proof.Consistent = false
