@@ -85,6 +85,11 @@ func TestPlaceOfAReference(t *testing.T) {
 		{"second of two alike", "        artifact: '{{ .Time }} {{ .Nothing }}'\n", 10, 35},
 		{"non-ASCII before", "        artifact: 'Größe {{ .Nothing }}'\n", 10, 29},
 		{"behind index", "        artifact: '{{ index .Nothing \"a\" }}'\n", 10, 29},
+		{"non-ASCII before, in a block", "        artifact: |\n          Größe\n          Größe {{ .Nothing }}\n", 12, 20},
+		{"Windows' line ends", "        artifact: |\r\n          one\r\n          two {{ .Nothing }}\r\n", 12, 18},
+		{"a comment behind the indicator", "        artifact: | # why\n          two {{ .Nothing }}\n", 11, 18},
+		{"over two lines, plain", "        artifact: one\n          two {{ .Nothing }}\n", 11, 18},
+		{"over two lines, quoted", "        artifact: \"one\n          two {{ .Nothing }}\"\n", 11, 18},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			faults := lint("f", []byte(head+c.artifact))

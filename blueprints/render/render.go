@@ -42,7 +42,8 @@ type Options struct {
 	// empty: undo, compensate and deferPhase must run whatever came before.
 	Lenient bool
 	// Placeholder renders outputs that are not there yet as
-	// «phase.Output.key», and secrets as ********.
+	// «phase.Output.key», and secrets as ********. What else is missing is an
+	// error all the same.
 	Placeholder bool
 }
 
@@ -52,7 +53,7 @@ const maxDepth = 100
 // string stays a string; other values stay what they are. The error, of kind
 // fault.User, names every template that does not render, and quotes no value.
 func Value(v any, p *Params, o Options) (any, error) {
-	r := renderer{params: p, options: o, budget: templates.NewBudget()}
+	r := newRenderer(p, o)
 	out := r.value(v, o.Path, 0)
 	if len(r.errs) > 0 {
 		return nil, fault.New(fault.User, "%w", errors.Join(r.errs...))
@@ -73,7 +74,7 @@ func String(s string, p *Params, o Options) (string, error) {
 // function; only the object references inside them are rendered (Kanister's
 // WaitV2). fn may be nil.
 func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.Values, error) {
-	r := renderer{params: p, options: o, budget: templates.NewBudget()}
+	r := newRenderer(p, o)
 	out := make(plan.Values, len(args))
 	for _, name := range slices.Sorted(maps.Keys(args)) {
 		path := strings.TrimPrefix(o.Path+".args."+name, ".")
@@ -93,7 +94,7 @@ func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.
 
 // References renders a phase's objects.
 func References(refs map[string]plan.Reference, p *Params, o Options) (map[string]plan.Reference, error) {
-	r := renderer{params: p, options: o, budget: templates.NewBudget()}
+	r := newRenderer(p, o)
 	out := make(map[string]plan.Reference, len(refs))
 	for _, name := range slices.Sorted(maps.Keys(refs)) {
 		ref, path := refs[name], strings.TrimPrefix(o.Path+".objects."+name, ".")
@@ -110,7 +111,7 @@ func References(refs map[string]plan.Reference, p *Params, o Options) (map[strin
 
 // Artifacts renders output artifacts.
 func Artifacts(as map[string]plan.Artifact, p *Params, o Options) (map[string]plan.Artifact, error) {
-	r := renderer{params: p, options: o, budget: templates.NewBudget()}
+	r := newRenderer(p, o)
 	out := make(map[string]plan.Artifact, len(as))
 	for _, name := range slices.Sorted(maps.Keys(as)) {
 		a, path := as[name], strings.TrimPrefix(o.Path+".outputArtifacts."+name, ".")
@@ -145,6 +146,27 @@ type renderer struct {
 	params  *Params
 	options Options
 	errs    []error
+}
+
+func newRenderer(p *Params, o Options) *renderer {
+	return &renderer{params: own(p), options: o, budget: templates.NewBudget()}
+}
+
+// own gives a call of a phase (its do, undo or compensate) what it fetched
+// itself under the phase's name, by which its templates look for it.
+func own(p *Params) *Params {
+	self := SelfName(p.CurrentPhase)
+	mine := p.Phases[p.CurrentPhase]
+	if self == p.CurrentPhase || mine == nil {
+		return p
+	}
+	out := *p
+	out.Phases = maps.Clone(p.Phases)
+	ph := clonePhase(p.Phases[self])
+	maps.Copy(ph.Secrets, mine.Secrets)
+	maps.Copy(ph.ConfigMaps, mine.ConfigMaps)
+	out.Phases[self] = ph
+	return &out
 }
 
 func (r *renderer) fail(path, format string, args ...any) {
@@ -235,7 +257,10 @@ func (r *renderer) text(s, path string) string {
 	}
 	params, missing := r.params, "error"
 	if r.options.Lenient || r.options.Placeholder {
-		params, missing = fill(r.params, t, r.options), "zero"
+		params = fill(r.params, t, r.options)
+	}
+	if r.options.Lenient {
+		missing = "zero"
 	}
 	out, err := t.Execute(params, missing, r.budget)
 	switch {

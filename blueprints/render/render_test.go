@@ -187,6 +187,19 @@ func TestSelfName(t *testing.T) {
 	}
 }
 
+func TestACallOfAPhaseFindsItsOwnSecrets(t *testing.T) {
+	p := params()
+	p.CurrentPhase = "find.undo"
+	p.Phases["find.undo"] = &render.Phase{Secrets: map[string]render.Secret{"own": {Data: map[string][]byte{"k": []byte("mine")}}}}
+	const text = "{{ .Phases.find.Secrets.own.Data.k | toString }} {{ .Phases.find.Secrets.pg.Data.k | toString }} {{ .Phases.find.Output.path }}"
+	for _, lenient := range []bool{false, true} {
+		got, err := render.String(text, p, render.Options{Lenient: lenient})
+		require.NoError(t, err)
+		require.Equal(t, "mine hunter2 x", got)
+	}
+	require.NotContains(t, p.Phases["find"].Secrets, "own", "the caller's parameters are not changed")
+}
+
 func TestFromScopeKnowsTheKindsOfTargets(t *testing.T) {
 	of := func(kind string) *render.Params {
 		return render.FromScope(plan.Scope{Target: plan.Target{Kind: kind, Name: "n", Namespace: "ns"}})

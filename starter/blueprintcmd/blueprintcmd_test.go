@@ -154,10 +154,12 @@ func TestRender(t *testing.T) {
 	require.True(t, json.Valid([]byte(out)))
 	require.Contains(t, out, `"artifact": "12Gi"`)
 
+	bare := write(t, dir, "bare.yaml", "kind: StatefulSet\n")
 	for _, c := range []struct {
 		args []string
 		want string
 	}{
+		{[]string{"render", file, "-a", "delete", "--object", bare}, `actions.delete.phases[0].args.artifact: {{ .Object.spec.size }}: there is no "spec"`},
 		{[]string{"render", file}, "say which action to render with --action; blueprint shop has backup, delete"},
 		{[]string{"render", file, "-a", "bakup"}, `did you mean "backup"?`},
 		{[]string{"render", file, "-a", "backup", "--target", "db"}, "want kind/name, kind/namespace/name or kind:address"},
