@@ -82,6 +82,9 @@ func (l *linter) unparsed(err error, path string, key bool) {
 	l.add(Error, line, col, path, "bad-template", "the template does not parse: %s%s", err, hint)
 }
 
+// maxSaid bounds what is said about one string.
+const maxSaid = 50
+
 // template checks one string.
 func (l *linter) template(s, path string, key bool, e *env) {
 	if !templates.Has(s) {
@@ -99,9 +102,11 @@ func (l *linter) template(s, path string, key bool, e *env) {
 			l.add(Error, line, col, path, "refused-function", "function %q is refused in templates: %s", c.Func, why)
 		}
 	}
+	said := 0
 	for _, r := range refs {
 		sev, code, msg := l.reference(r, e)
-		if msg != "" {
+		if msg != "" && said < maxSaid {
+			said++
 			line, col := l.bp.source.locate(path, key, r.Offset)
 			l.add(sev, line, col, path, code, "%s", msg)
 		}

@@ -118,6 +118,34 @@ func TestAListOfPhasesHasAnEnd(t *testing.T) {
 	require.Less(t, time.Since(start), 10*time.Second)
 }
 
+// A blueprint is text from outside: none may keep the planner busy.
+func TestHostileTemplatesAreLintedInTime(t *testing.T) {
+	vars := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "{{$v%d:=.Options}}", i)
+		}
+		return b.String()
+	}
+	for name, text := range map[string]string{
+		"variables and blocks":     vars(20000) + strings.Repeat("{{if 1}}{{end}}", 30000),
+		"references in one action": "{{ list " + strings.Repeat(".Tim ", 100000) + "}}",
+		"conditions":               "{{ if and " + strings.Repeat(".Time ", 20000) + "}}" + strings.Repeat("{{.Time}}", 20000) + "{{ end }}",
+		"blocks in blocks":         strings.Repeat("{{ if .Time }}", 900) + strings.Repeat("{{ .Tim }}", 20000) + strings.Repeat("{{ end }}", 900),
+		"parentheses":              "{{ " + strings.Repeat("(", 900) + "list " + strings.Repeat(".Time ", 20000) + strings.Repeat(")", 900) + " }}",
+		"faults":                   strings.Repeat("{{ .Phases.a.Output.b }}", 30000),
+		"unclosed":                 strings.Repeat("{{ if 1 }}{{ end }}", 30000) + "{{ if 1 }}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := "apiVersion: cr.kanister.io/v1alpha1\nkind: Blueprint\nmetadata: {name: a}\nactions:\n  b:\n    phases:\n    - name: p\n      func: LocationDelete\n      args:\n        artifact: |\n          " + text + "\n"
+			start := time.Now()
+			faults := lint("f", []byte(file))
+			require.Less(t, time.Since(start), 5*time.Second)
+			require.LessOrEqual(t, len(faults), 60)
+		})
+	}
+}
+
 func TestSeveralDocuments(t *testing.T) {
 	one := func(name string) string {
 		return "apiVersion: cr.kanister.io/v1alpha1\nkind: Blueprint\nmetadata: {name: " + name + "}\nactions:\n  backup:\n    phases:\n    - {name: a, func: LocationDelete, args: {artifact: a}}\n"

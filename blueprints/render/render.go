@@ -286,15 +286,15 @@ const Masked = "********"
 func fill(p *Params, t *templates.Template, o Options) *Params {
 	out := *p
 	out.Phases = make(map[string]*Phase, len(p.Phases))
-	for name, ph := range p.Phases {
-		out.Phases[name] = clonePhase(ph)
-	}
+	maps.Copy(out.Phases, p.Phases)
+	filled := map[string]bool{} // those that are copies
 	refs, _ := t.Refs()
 	for _, ref := range refs {
 		switch path := ref.Path; {
 		case path[0] == "Phases" && len(path) > 1 && path[1] != templates.Any:
-			if out.Phases[path[1]] == nil {
-				out.Phases[path[1]] = clonePhase(nil)
+			if !filled[path[1]] {
+				filled[path[1]] = true
+				out.Phases[path[1]] = clonePhase(out.Phases[path[1]])
 			}
 			fillPhase(out.Phases[path[1]], path[1], path[2:], o)
 		case path[0] == "DeferPhase":

@@ -46,7 +46,7 @@ type Call struct {
 // References behind variables, `with`, `range`, `index` and `get` are
 // followed as far as they are constant.
 func (t *Template) Refs() ([]Ref, []Call) {
-	a := &analysis{text: t.text}
+	a := &analysis{text: t.text, spans: spans(t.text)}
 	for _, d := range t.tmpl.Templates() {
 		if d.Tree == nil {
 			continue
@@ -55,7 +55,9 @@ func (t *Template) Refs() ([]Ref, []Call) {
 		if d.Name() != "" {
 			root = nil // the dot of a defined template is whatever it is given
 		}
-		a.list(d.Root, &scope{dot: root, vars: map[string]*path{"$": root}})
+		top := &scope{dot: root}
+		top.declare("$", root)
+		a.list(d.Root, top)
 	}
 	return a.refs, a.calls
 }
@@ -96,25 +98,105 @@ func (p *path) are(how step) []bool {
 	return out
 }
 
+// scope is what the names at a place stand for. Scopes are chained, not
+// copied: a hostile template has many of both.
 type scope struct {
+	outer  *scope
 	dot    *path
 	vars   map[string]*path
-	guards []*path // what enclosing conditions ask for
+	guards []*path // what the condition around asks for
+	depth  int     // of guards, over all outer scopes
 }
 
-func (s *scope) nested(dot *path) *scope {
-	vars := make(map[string]*path, len(s.vars))
-	for k, v := range s.vars {
-		vars[k] = v
+func (s *scope) nested(dot *path) *scope { return &scope{outer: s, dot: dot, depth: s.depth} }
+
+func (s *scope) lookup(name string) *path {
+	for ; s != nil; s = s.outer {
+		if v, ok := s.vars[name]; ok {
+			return v
+		}
 	}
-	return &scope{dot: dot, vars: vars, guards: slices.Clone(s.guards)}
+	return nil
+}
+
+func (s *scope) declare(name string, v *path) {
+	if s.vars == nil {
+		s.vars = map[string]*path{}
+	}
+	s.vars[name] = v
+}
+
+// assign: from here on the variable is one thing or the other.
+func (s *scope) assign(name string) {
+	for ; s != nil; s = s.outer {
+		if _, ok := s.vars[name]; ok {
+			s.vars[name] = nil
+			return
+		}
+	}
+}
+
+// maxGuards bounds how many conditions a reference is compared with.
+const maxGuards = 64
+
+func (s *scope) guard(p *path) {
+	if p != nil && s.depth < maxGuards {
+		s.guards = append(s.guards, p)
+		s.depth++
+	}
+}
+
+func (s *scope) unguard() { s.guards, s.depth = nil, s.outer.depth }
+
+func (s *scope) guarded(elems []string) bool {
+	for ; s != nil; s = s.outer {
+		for _, g := range s.guards {
+			if len(g.elems) <= len(elems) && slices.Equal(g.elems, elems[:len(g.elems)]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 type analysis struct {
 	text  string
+	spans []int // where actions start
 	refs  []Ref
 	calls []Call
 }
+
+func spans(text string) []int {
+	var out []int
+	for at := 0; ; {
+		i := strings.Index(text[at:], "{{")
+		if i < 0 {
+			return out
+		}
+		out = append(out, at+i)
+		at += i + 2
+	}
+}
+
+// action is where the action around a place starts, and its text; -1 where
+// there is none.
+func (a *analysis) action(at int) (from int, text string) {
+	i, found := slices.BinarySearch(a.spans, at)
+	if !found {
+		i--
+	}
+	if i < 0 || i >= len(a.spans) {
+		return -1, ""
+	}
+	from, to := a.spans[i], len(a.text)
+	if i+1 < len(a.spans) {
+		to = a.spans[i+1]
+	}
+	return from, a.text[from+2 : min(to, from+2+maxAction)]
+}
+
+// maxAction bounds how much of an action's text is looked at for one reference.
+const maxAction = 4 << 10
 
 func (a *analysis) list(l *parse.ListNode, s *scope) {
 	if l == nil {
@@ -128,13 +210,14 @@ func (a *analysis) list(l *parse.ListNode, s *scope) {
 			in := s.nested(s.dot)
 			a.condition(n.Pipe, in)
 			a.list(n.List, in)
-			in.guards = s.guards
+			in.unguard()
 			a.list(n.ElseList, in)
 		case *parse.WithNode:
 			in := s.nested(s.dot)
 			in.dot = a.condition(n.Pipe, in)
 			a.list(n.List, in)
-			in.dot, in.guards = s.dot, s.guards
+			in.dot = s.dot
+			in.unguard()
 			a.list(n.ElseList, in)
 		case *parse.RangeNode:
 			in := s.nested(s.dot)
@@ -150,9 +233,10 @@ func (a *analysis) list(l *parse.ListNode, s *scope) {
 			each := of.add(Any, byNumber)
 			in.dot = each
 			for i, v := range n.Pipe.Decl {
-				in.vars[v.Ident[0]] = each
 				if len(n.Pipe.Decl) == 2 && i == 0 {
-					in.vars[v.Ident[0]] = nil
+					in.declare(v.Ident[0], nil)
+				} else {
+					in.declare(v.Ident[0], each)
 				}
 			}
 			a.list(n.List, in)
@@ -172,11 +256,9 @@ func (a *analysis) condition(p *parse.PipeNode, s *scope) *path {
 	v := a.pipe(p, s)
 	for i := before; i < len(a.refs); i++ {
 		a.refs[i].Guarded = true
-		s.guards = append(s.guards, &path{elems: a.refs[i].Path})
+		s.guard(&path{elems: a.refs[i].Path})
 	}
-	if v != nil {
-		s.guards = append(s.guards, v)
-	}
+	s.guard(v)
 	return v
 }
 
@@ -199,15 +281,12 @@ func (a *analysis) pipe(p *parse.PipeNode, s *scope) *path {
 			}
 		}
 	}
-	for i := before; i < len(a.refs); i++ {
-		for _, g := range s.guards {
-			if len(g.elems) <= len(a.refs[i].Path) && slices.Equal(g.elems, a.refs[i].Path[:len(g.elems)]) {
-				a.refs[i].Guarded = true
-			}
-		}
-	}
 	for _, v := range p.Decl {
-		s.vars[v.Ident[0]] = value
+		if p.IsAssign {
+			s.assign(v.Ident[0])
+		} else {
+			s.declare(v.Ident[0], value)
+		}
 	}
 	return value
 }
@@ -219,7 +298,7 @@ func (a *analysis) command(c *parse.CommandNode, s *scope) *path {
 	if len(c.Args) == 1 {
 		if _, ok := c.Args[0].(*parse.IdentifierNode); !ok {
 			v, at := a.operand(c.Args[0], s)
-			a.note(v, at)
+			a.note(v, at, s)
 			return v
 		}
 	}
@@ -227,7 +306,7 @@ func (a *analysis) command(c *parse.CommandNode, s *scope) *path {
 	if !ok {
 		for _, arg := range c.Args {
 			v, at := a.operand(arg, s)
-			a.note(v, at)
+			a.note(v, at, s)
 		}
 		return nil
 	}
@@ -246,15 +325,15 @@ func (a *analysis) command(c *parse.CommandNode, s *scope) *path {
 			default:
 				v = v.add(Any, byKey)
 				w, wat := a.operand(arg, s)
-				a.note(w, wat)
+				a.note(w, wat, s)
 			}
 		}
-		a.note(v, at)
+		a.note(v, at, s)
 		return v
 	}
 	for _, arg := range c.Args[1:] {
 		v, at := a.operand(arg, s)
-		a.note(v, at)
+		a.note(v, at, s)
 	}
 	return nil
 }
@@ -268,7 +347,7 @@ func (a *analysis) operand(n parse.Node, s *scope) (*path, int) {
 	case *parse.FieldNode:
 		return s.dot.fields(n.Ident), int(n.Pos)
 	case *parse.VariableNode:
-		return s.vars[n.Ident[0]].fields(n.Ident[1:]), int(n.Pos)
+		return s.lookup(n.Ident[0]).fields(n.Ident[1:]), int(n.Pos)
 	case *parse.ChainNode:
 		var v *path
 		at := int(n.Pos)
@@ -298,30 +377,20 @@ func (a *analysis) operand(n parse.Node, s *scope) (*path, int) {
 	return nil, 0
 }
 
-func (a *analysis) note(p *path, at int) {
+func (a *analysis) note(p *path, at int, s *scope) {
 	if p == nil || len(p.elems) == 0 {
 		return
 	}
-	at = a.start(p, at)
-	action := ""
-	if from := strings.LastIndex(a.text[:min(at, len(a.text))], "{{"); from >= 0 {
-		action, _, _ = strings.Cut(a.text[from+2:], "}}")
-	}
-	a.refs = append(a.refs, Ref{Path: p.elems, Index: p.are(byNumber), Keyed: p.are(byKey), Offset: at, Action: action})
-}
-
-// start finds the beginning of a reference: the parser gives the position of
-// a chain's second field.
-func (a *analysis) start(p *path, at int) int {
+	// The parser gives the position of a chain's second field.
 	head := "." + p.elems[0]
-	from := strings.LastIndex(a.text[:min(max(at, 0), len(a.text))], "{{")
-	if from < 0 {
-		return at
+	from, action := a.action(at)
+	if from >= 0 {
+		if i := strings.LastIndex(action[:min(max(at+len(head)-from-2, 0), len(action))], head); i >= 0 {
+			at = from + 2 + i
+		}
+		action, _, _ = strings.Cut(action, "}}")
 	}
-	if i := strings.LastIndex(a.text[from:min(at+len(head), len(a.text))], head); i >= 0 {
-		return from + i
-	}
-	return at
+	a.refs = append(a.refs, Ref{Path: p.elems, Index: p.are(byNumber), Keyed: p.are(byKey), Offset: at, Action: action, Guarded: s.guarded(p.elems)})
 }
 
 // walk calls f for every node of a tree.
