@@ -27,7 +27,8 @@ import (
 )
 
 type execArgs struct {
-	Command    []string          `arg:"command,required" doc:"command and its arguments; the command is an absolute path that the worker's configuration allows (exec.allow)"`
+	Command    []string          `arg:"command" doc:"command and its arguments; the command is an absolute path that the worker's configuration allows (exec.allow)"`
+	Line       string            `arg:"line" doc:"the command in one line, in place of command: words are split at spaces, quotes keep them together; it is no shell"`
 	Env        map[string]string `arg:"env" doc:"environment variables; never a secret"`
 	SecretEnv  map[string]string `arg:"secretEnv" doc:"environment variables from secrets of the run: variable to secretName/key"`
 	Stdin      string            `arg:"stdin" doc:"what it reads"`
@@ -68,8 +69,18 @@ type command struct {
 }
 
 func (c *command) prepare(ctx context.Context, cfg Config) error {
+	if c.Line != "" {
+		if len(c.Command) > 0 {
+			return fault.New(fault.User, "exec: command and line exclude each other")
+		}
+		words, err := splitWords(c.Line)
+		if err != nil {
+			return fault.New(fault.User, "exec: line: %w", err)
+		}
+		c.Command = words
+	}
 	if len(c.Command) == 0 || c.Command[0] == "" {
-		return fault.New(fault.User, "exec: command is empty")
+		return fault.New(fault.User, "exec: give command, or line")
 	}
 	name := filepath.Clean(c.Command[0])
 	if !filepath.IsAbs(name) {

@@ -79,6 +79,24 @@ func TestAnExportTakesFilesAndTreesFromElsewhere(t *testing.T) {
 	require.ErrorContains(t, err, "tablespace_map is not in it")
 }
 
+func TestAnExportTakesARangeOfNames(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	makeTree(t, data)
+	require.NoError(t, os.Symlink(filepath.Join(data, "pg_wal"), filepath.Join(dir, "wal-link")))
+	env := newEnv(t, filepath.Join(dir, "rp"))
+	rng := map[string]any{"as": "pg_wal", "path": filepath.Join(dir, "wal-link"), "nameFrom": "000000010000000000000002", "nameTo": "000000010000000000000003"}
+	out := exportTree(t, env, data, map[string]any{"exclude": []any{"pg_wal/*"}, "addRange": rng})
+	target := filepath.Join(dir, "restored")
+	mustCall(t, env, "RestorePath", map[string]any{"archive": out["archive"], "sha256": out["sha256"], "path": target})
+	list, err := os.ReadDir(filepath.Join(target, "pg_wal"))
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	rng["nameFrom"] = "000000010000000000000000"
+	_, err = call(t.Context(), Config{}, env, "ExportPath", map[string]any{"path": data, "addRange": rng})
+	require.ErrorContains(t, err, "000000010000000000000000 is not in")
+}
+
 func TestARestoreKeepsWhatWasThereAndSwapsBack(t *testing.T) {
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
