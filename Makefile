@@ -3,8 +3,9 @@ GO      ?= go
 GOBIN   := $(shell $(GO) env GOPATH)/bin
 YES     ?=
 DB      ?= sqlite
+RELEASE ?= v0.1
 
-.PHONY: help build demo test matrix bench lint fuzz golden clean FORCE
+.PHONY: help build demo test matrix bench record lint fuzz golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +39,9 @@ test: build bin/temporal ## run all tests but the failure matrix
 matrix: bin/thaw-server ## break every freeze in every way, on real servers, and print the table
 	@THAW_MATRIX=1 THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m; \
 	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix.txt; exit $$rc
+
+record: bin/thaw-server ## record histories for the replay tests of RELEASE
+	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
 
 bench: bin/thaw-server ## measure the engine's share of the freeze window
 	$(GO) test ./internal/matrix -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m

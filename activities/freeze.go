@@ -199,7 +199,7 @@ func (f *freezing) window(ctx context.Context) {
 	cancelDo()
 	f.report.FrozenAt = time.Now()
 	f.report.Proof.Do = out
-	f.report.Results[f.in.Name] = plan.Result{Output: out}
+	f.report.Results[f.in.Name] = plan.Result{Output: out, Objects: fr.Do.Objects}
 	f.record(&fr.Do, f.report.DoStart, err, "")
 	if err != nil {
 		f.fail(fr.Do.Name, withCause(doCtx, err))
@@ -324,7 +324,7 @@ func (f *freezing) thaw(ctx context.Context) error {
 			merged[k] = v
 		}
 	}
-	f.report.Results[f.in.Name] = plan.Result{Output: merged}
+	f.report.Results[f.in.Name] = plan.Result{Output: merged, Objects: f.in.Freeze.Do.Objects}
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (a *action) freeze(ctx workflow.Context, ph *plan.Phase, round int) error {
 	a.frozen, a.token = "", ""
 	a.show(ctx, stateRunning, "")
 	if report == nil {
-		if err != nil && noEffect(err) {
+		if err != nil && (noEffect(err) || kindOf(err) == TypeBusy) {
 			a.settle(ph, nil)
 		}
 		return err

@@ -163,6 +163,11 @@ func (l *lane) run(i int, c cell) (r result) {
 	r = x.verdict(run)
 	x.fault.Go() // nothing waits any more
 	x.timers.Wait()
+	if dir := os.Getenv("THAW_RECORD"); dir != "" {
+		name := filepath.Join(dir, l.name+"-"+testenv.Slug(c.name))
+		testenv.Record(ctx, l.t, l.client, x.id, run.GetRunID(), name+".json")
+		testenv.Record(ctx, l.t, l.client, x.session, "", name+"-session.json")
+	}
 	l.t.Logf("%-52s frozen %5.2fs, %s %s", c.name, r.took.Seconds(), r.status, r.detail)
 	return r
 }
