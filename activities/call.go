@@ -109,6 +109,7 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, err
 	env := &function.Env{
 		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c), Token: bi.token, MaxFreeze: bi.maxFreeze,
 		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint,
+		Redact:  e.redact.Text,
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
 		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir, Heartbeat: bi.heartbeat,
 	}

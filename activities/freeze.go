@@ -22,6 +22,7 @@ type window struct {
 	done   chan struct{}
 	// report is set before done is closed; nil where undo was not confirmed.
 	report *plan.FreezeReport
+	fence  bool // nothing was begun: it keeps a freeze out
 }
 
 // Freeze makes one freeze, runs the phases inside, and thaws. All that can be

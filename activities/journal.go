@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"thaw/blueprints/plan"
 )
@@ -16,7 +17,10 @@ import (
 // journal keeps, on the worker's own disk, the freezes that it is making: how
 // to thaw them, and no secret (arguments are templates). A worker that starts
 // sweeps what dead ones left, with or without Temporal (design.md §4.5).
-type journal struct{ dir string }
+type journal struct {
+	dir   string
+	swept sync.Map // tokens of freezes whose owner was found dead
+}
 
 type entry struct {
 	Input plan.FreezeInput `json:"input"`
@@ -29,7 +33,7 @@ func openJournal(dir string) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal of freezes: %w", err)
 	}
-	return &journal{dir}, nil
+	return &journal{dir: dir}, nil
 }
 
 func (j *journal) path(token string) string { return filepath.Join(j.dir, token+".json") }
@@ -51,6 +55,16 @@ func (j *journal) clear(token string) error {
 		return fmt.Errorf("journal freeze %s: %w", token, err)
 	}
 	return nil
+}
+
+// orphaned reports whether the process that journaled the freeze is dead.
+func (j *journal) orphaned(token string) bool {
+	if _, ok := j.swept.Load(token); ok {
+		return true
+	}
+	var e entry
+	b, err := os.ReadFile(j.path(token))
+	return err == nil && json.Unmarshal(b, &e) == nil && processStart(e.PID) != e.Start
 }
 
 // abandoned lists the freezes whose owner is dead.
@@ -77,6 +91,7 @@ func (j *journal) abandoned() ([]plan.FreezeInput, error) {
 		if processStart(e.PID) == e.Start {
 			continue // alive: it thaws by itself
 		}
+		j.swept.Store(e.Input.Token, true)
 		all = append(all, e.Input)
 	}
 	return all, errors.Join(faults...)

@@ -25,9 +25,9 @@ func (e *Engine) Thaw(ctx context.Context, in plan.FreezeInput) (*plan.FreezeRep
 const yield = time.Second
 
 func (e *Engine) thaw(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
-	w := e.fence(in.Token)
+	w, mine := e.fence(in.Token)
 	over := true
-	if w != nil {
+	if mine {
 		w.cancel(errThaw)
 		t := time.NewTimer(yield)
 		defer t.Stop()
@@ -49,6 +49,7 @@ func (e *Engine) thaw(ctx context.Context, in plan.FreezeInput) (*plan.FreezeRep
 	}
 	f.report.ThawedAt = time.Now()
 	f.report.Proof = plan.Proof{Undo: out, Reason: "thawed from outside the freeze"}
+	f.report.Gone = over && (mine || e.journal.orphaned(in.Token))
 	if over {
 		return &f.report, e.journal.clear(in.Token)
 	}
@@ -56,17 +57,17 @@ func (e *Engine) thaw(ctx context.Context, in plan.FreezeInput) (*plan.FreezeRep
 }
 
 // fence makes sure that no freeze of this token begins in this process, and
-// returns the one that did.
-func (e *Engine) fence(token string) *window {
+// returns the one that did (mine), or its stand-in.
+func (e *Engine) fence(token string) (w *window, mine bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if w, ok := e.windows[token]; ok {
-		return w
+		return w, !w.fence
 	}
-	w := &window{cancel: func(error) {}, done: make(chan struct{})}
+	w = &window{cancel: func(error) {}, done: make(chan struct{}), fence: true}
 	close(w.done)
 	e.windows[token] = w
-	return w
+	return w, false
 }
 
 func (e *Engine) undoOnce(ctx context.Context, f *freezing) (plan.Values, error) {

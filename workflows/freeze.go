@@ -217,11 +217,14 @@ func (a *action) thawHere(ctx workflow.Context, in plan.FreezeInput, why string)
 	r.Proof.Consistent = false
 	// The worker that froze may still have `do` in flight: again, after it
 	// must be over.
-	if err := workflow.Sleep(ctx, freezeHeartbeat+in.Freeze.Do.Timeout.D()); err == nil {
-		_, err = thaw(ctx, in)
-		if err != nil {
-			return nil, err
-		}
+	if r.Gone {
+		return r, nil
+	}
+	if err := workflow.Sleep(ctx, freezeHeartbeat+in.Freeze.Do.Timeout.D()); err != nil {
+		return nil, err
+	}
+	if _, err := thaw(ctx, in); err != nil {
+		return nil, err
 	}
 	return r, nil
 }

@@ -219,7 +219,7 @@ func (s *session) thaw(ctx workflow.Context, why string) error {
 	if s.thawed() {
 		return nil
 	}
-	if !s.doOver {
+	if !s.doOver && !r.Gone {
 		// Lost in do: its process may be alive, and slow.
 		if err := workflow.Sleep(ctx, s.in.Freeze.Do.Timeout.D()); err != nil {
 			return err

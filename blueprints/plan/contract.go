@@ -103,6 +103,9 @@ type FreezeReport struct {
 	Proof   Proof             `json:"proof"`
 	// Confirmed: the activity that froze ran undo to its end itself.
 	Confirmed bool `json:"confirmed,omitempty"`
+	// Gone: the process that froze is known to have ended, or to be through
+	// with the freeze: nothing of it is in flight any more.
+	Gone bool `json:"gone,omitempty"`
 	// ThawedBy says what thawed it: "phases done", "phase failed",
 	// "thaw now", "parent closed", "maxFreeze", "swept".
 	ThawedBy string `json:"thawedBy,omitempty"`

@@ -23,6 +23,8 @@ const (
 	defaultBackoff    = time.Second
 	defaultMaxBackoff = time.Minute
 
+	// defaultUndoTimeout of one attempt of an undo that says nothing.
+	defaultUndoTimeout     = time.Minute
 	defaultApprovalTimeout = 72 * time.Hour
 )
 
@@ -174,9 +176,11 @@ func (b *builder) freeze(name, when string, do, undo *blueprints.Phase, doName, 
 			f.Undo.Objects[name] = ref
 		}
 	}
-	// Nothing inside a freeze has longer than the freeze; undo has.
-	if do.Timeout == 0 {
-		f.Do.Timeout = min(f.Do.Timeout, f.MaxFreeze)
+	// Nothing of a freeze has longer than the freeze, but its undo, which is
+	// tried again and again: one attempt that hangs must not stop the next.
+	f.Do.Timeout = min(f.Do.Timeout, f.MaxFreeze)
+	if undo.Timeout == 0 {
+		f.Undo.Timeout = min(f.Undo.Timeout, plan.Duration(defaultUndoTimeout))
 	}
 	for i := range f.Phases {
 		f.Phases[i].Timeout = min(f.Phases[i].Timeout, f.MaxFreeze)

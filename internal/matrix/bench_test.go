@@ -175,7 +175,7 @@ func BenchmarkTerminateToThaw(b *testing.B) {
 
 func (l *lane) start(text, id string) client.WorkflowRun {
 	run, err := l.client.ExecuteWorkflow(context.Background(), client.StartWorkflowOptions{ID: id, TaskQueue: plan.DefaultTaskQueue}, l.blueprint+".backup",
-		plan.Request{BlueprintText: text, Target: l.db.target, Secrets: l.db.secrets})
+		plan.Request{BlueprintText: text, Target: l.db.target, Secrets: l.db.secrets, Options: l.db.options})
 	require.NoError(l.t, err)
 	return run
 }

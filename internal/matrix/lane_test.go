@@ -36,6 +36,7 @@ type lane struct {
 type database struct {
 	target  plan.Target
 	secrets map[string]plan.Reference
+	options plan.Values
 	load    *testdb.Load
 	// held counts the sessions that hold a freeze; nil where a freeze shows
 	// in the writes that it stops.
@@ -63,6 +64,7 @@ func newLane(t testing.TB, name string) *lane {
 	case "mariadb":
 		db := testdb.StartMariaDB(t)
 		l.admin(db.Secret())
+		l.db.options = plan.Values{"flush": 0} // each cell would wait for it
 		l.db.target, l.db.load = plan.Target{Kind: "mariadb", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
 	}
 	l.server = testenv.StartServer(t, filepath.Join(l.dir, "server"))

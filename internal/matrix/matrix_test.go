@@ -180,7 +180,7 @@ func (x *trial) start(c cell) client.WorkflowRun {
 	if c.edit != nil {
 		c.edit(b)
 	}
-	req := plan.Request{BlueprintText: b.text(), Target: x.lane.db.target, Secrets: x.lane.db.secrets}
+	req := plan.Request{BlueprintText: b.text(), Target: x.lane.db.target, Secrets: x.lane.db.secrets, Options: x.lane.db.options}
 	run, err := x.lane.client.ExecuteWorkflow(x.ctx, client.StartWorkflowOptions{ID: x.id, TaskQueue: plan.DefaultTaskQueue, WorkflowExecutionTimeout: c.timeout}, x.lane.blueprint+".backup", req)
 	x.must(err)
 	return run
