@@ -34,8 +34,12 @@ type Env struct {
 	// RestorePoint that the run makes or works on.
 	RestorePoint plan.RestorePointRef
 	Log          *slog.Logger // redacts secrets
-	Secrets      Secrets
-	Holds        *Holds // freezes held by this worker process
+	// Redact takes secrets out of a text. What a function says is redacted
+	// anyway; it redacts by itself before it cuts a text, since nobody
+	// recognises the half of a secret. May be nil.
+	Redact  func(text string) string
+	Secrets Secrets
+	Holds   *Holds // freezes held by this worker process
 	// StateDir is the worker's own directory.
 	StateDir string
 	// Heartbeat tells people how far a long call is; it may be called often.
