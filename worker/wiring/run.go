@@ -19,13 +19,14 @@ import (
 	"thaw/activities/person"
 	"thaw/activities/secret"
 	"thaw/activities/sql"
+	"thaw/activities/web"
 	"thaw/workflows"
 )
 
 // Functions are the blueprint functions of a worker, family by family.
 func Functions(cfg *Config) []function.Function {
 	var all []function.Function
-	for _, family := range [][]function.Function{host.Functions(cfg.Exec), sql.Functions(), person.Functions()} {
+	for _, family := range [][]function.Function{host.Functions(cfg.Exec), sql.Functions(), web.Functions(), person.Functions()} {
 		all = append(all, family...)
 	}
 	return all
