@@ -17,7 +17,7 @@ type freezeArgs struct {
 	Address     string `arg:"address,required" doc:"host:port, a unix socket's path, or the database file (sqlite)"`
 	Database    string `arg:"database" doc:"name of the database to connect to; not for sqlite"`
 	Credentials string `arg:"credentials" doc:"name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
-	Statements  []any  `arg:"statements,required" type:"object" doc:"statements that freeze, run in order in one session that stays open until the thaw: each a string, or an object {query, into, expect, until, timeout}"`
+	Statements  []any  `arg:"statements,required" type:"object" doc:"statements that freeze, run in order in one session that stays open until the thaw: each a string, or an object {query, into, expect, until, attempts, timeout}"`
 }
 
 // freeze is SQLFreeze: the `do` of a freeze that lives in a database session.

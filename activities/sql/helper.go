@@ -144,7 +144,7 @@ func uri(path, mode string) string {
 }
 
 func (h *helperMain) open(ctx context.Context, readOnly bool) error {
-	db, err := sql.Open("sqlite", uri(h.path, "rw")+"&_pragma=busy_timeout(0)")
+	db, err := sql.Open("sqlite", uri(h.path, "rw")+"&_pragma=busy_timeout(10000)")
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,27 @@ func TestSQLSaysWhatIsWrong(t *testing.T) {
 	})
 }
 
+func TestAttemptsAskAgain(t *testing.T) {
+	eachSubject(t, func(t *testing.T, s *subject) {
+		env := newEnv(t, s.secret)
+		mustCall(t, env, "SQL", s.args([]any{"DROP TABLE IF EXISTS later"}))
+		done := make(chan error, 1)
+		go func() {
+			_, err := call(t.Context(), env, "SQL", s.args([]any{map[string]any{"query": "SELECT count(*) FROM later", "attempts": 20}}))
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			t.Fatalf("it gave up: %v", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+		mustCall(t, newEnv(t, s.secret), "SQL", s.args([]any{"CREATE TABLE later (id INTEGER)"}))
+		require.NoError(t, <-done)
+		_, err := call(t.Context(), env, "SQL", s.args([]any{map[string]any{"query": "SELECT count(*) FROM never", "attempts": 2}}))
+		require.Equal(t, fault.Command, fault.Of(err))
+	})
+}
+
 func TestUntilWaits(t *testing.T) {
 	eachSubject(t, func(t *testing.T, s *subject) {
 		env := newEnv(t, s.secret)

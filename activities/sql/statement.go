@@ -20,6 +20,9 @@ type statement struct {
 	Expect  *string           `arg:"expect"`
 	Until   bool              `arg:"until"`
 	Timeout time.Duration     `arg:"timeout"`
+	// Attempts for a statement that the server refuses: a lock that is given
+	// up and asked for anew lets those through that it deadlocked with.
+	Attempts int `arg:"attempts"`
 }
 
 // verb names a statement in errors: its first words, since the rest may hold
@@ -44,7 +47,7 @@ func parseStatements(raw []any) ([]statement, error) {
 				return nil, err
 			}
 			if err := dec.Decode(r); err != nil {
-				return nil, fault.New(fault.User, "statement %d: %w; write a string, or {query, into, expect, until, timeout}", i+1, err)
+				return nil, fault.New(fault.User, "statement %d: %w; write a string, or {query, into, expect, until, attempts, timeout}", i+1, err)
 			}
 		}
 		if strings.TrimSpace(s.Query) == "" {
@@ -100,8 +103,19 @@ func (st statement) run(ctx context.Context, s session) (result, error) {
 		ctx, cancel = context.WithTimeout(ctx, st.Timeout)
 		defer cancel()
 	}
+	left := st.Attempts
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		r, err := s.query(ctx, st.Query)
+		for left--; err != nil && left > 0 && fault.Of(err) == fault.Command && ctx.Err() == nil; left-- {
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
+				r, err = s.query(ctx, st.Query)
+			}
+		}
+		if err != nil && st.Until && ctx.Err() != nil {
+			return r, fault.New(fault.Command, "until: its first column did not become true in time: %w", context.Cause(ctx))
+		}
 		if err != nil || !st.Until || r.truth() {
 			return r, err
 		}

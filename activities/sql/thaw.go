@@ -15,7 +15,7 @@ type thawArgs struct {
 	Address     string        `arg:"address,required" doc:"host:port, a unix socket's path, or the database file (sqlite)"`
 	Database    string        `arg:"database" doc:"name of the database to connect to; not for sqlite"`
 	Credentials string        `arg:"credentials" doc:"name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
-	Statements  []any         `arg:"statements" type:"object" doc:"statements that thaw, run in the session that froze: each a string, or an object {query, into, expect, until, timeout}. Without any, the end of the session thaws"`
+	Statements  []any         `arg:"statements" type:"object" doc:"statements that thaw, run in the session that froze: each a string, or an object {query, into, expect, until, attempts, timeout}. Without any, the end of the session thaws"`
 	Linger      time.Duration `arg:"linger" default:"0s" doc:"keep the session open so long after the thaw, for what lives in it (a temporary replication slot)"`
 }
 

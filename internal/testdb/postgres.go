@@ -38,6 +38,9 @@ func StartPostgres(t TB, parent ...string) *Postgres {
 	if !ok {
 		missing(t, "PostgreSQL's initdb is not installed (Debian: postgresql)")
 	}
+	if real, err := filepath.EvalSymlinks(initdb); err == nil {
+		initdb = real // the other programs are beside the real one
+	}
 	acc := accountFor(t, "postgres")
 	root := first(parent)
 	if root == "" {
