@@ -111,7 +111,7 @@ func postgresSubject(t *testing.T) *subject {
 		write:  serverWrite(p.DB),
 		block:  serverBlock(p.DB, "SELECT pg_backend_pid()", "SELECT count(*) FROM pg_locks WHERE pid = %d AND granted AND mode = 'ExclusiveLock' AND relation = 'accounts'::regclass", "SELECT pg_terminate_backend(%d)", "BEGIN", "LOCK TABLE accounts IN EXCLUSIVE MODE"),
 		waiting: func(t *testing.T) int {
-			return count(t, p.DB, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'thaw%'")
+			return count(t, p.DB, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'thaw:%'")
 		},
 		kill: func(t *testing.T, env *function.Env) {
 			require.Equal(t, 1, count(t, p.DB, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", "thaw:"+env.Token))
