@@ -21,15 +21,20 @@ const minLength = 4
 
 // Redactor takes every secret that the worker has read out of what it says:
 // errors, outputs, logs. It knows a value as it is, and as it is usually
-// spelt inside other texts: base64, hex, URL and JSON.
+// spelt inside other texts: base64, hex, URL and JSON. Of what looks random it
+// knows pieces too, since a text may be cut or wrapped in the midst of a
+// secret, and may quote a token without the words before it.
 type Redactor struct {
 	mu     sync.RWMutex
 	known  map[string]bool
 	sorted []string // longest first: a secret may hold another
+	pieces map[[pieceLength]byte]struct{}
 }
 
 // NewRedactor returns a redactor that knows nothing yet.
-func NewRedactor() *Redactor { return &Redactor{known: map[string]bool{}} }
+func NewRedactor() *Redactor {
+	return &Redactor{known: map[string]bool{}, pieces: map[[pieceLength]byte]struct{}{}}
+}
 
 // Learn adds a secret, and each of its lines (keys and certificates are cited
 // by line).
@@ -46,9 +51,13 @@ func (r *Redactor) Learn(secret []byte) {
 			continue
 		}
 		quoted, _ := json.Marshal(s) // a string always marshals
-		forms := append(inBase64(s), s, url.QueryEscape(s), url.PathEscape(s), strings.Trim(string(quoted), `"`), hex.EncodeToString([]byte(s)))
-		for _, form := range forms {
+		inHex := hex.EncodeToString([]byte(s))
+		encoded := append(inBase64(s), inHex, strings.ToUpper(inHex))
+		for _, form := range append(encoded, s, url.QueryEscape(s), url.PathEscape(s), strings.Trim(string(quoted), `"`)) {
 			r.known[form] = true
+		}
+		if len(text) <= maxInPieces {
+			r.learnPieces(append(encoded, random(s)...))
 		}
 	}
 	r.known[text] = true
@@ -89,7 +98,7 @@ func (r *Redactor) Text(s string) string {
 	for _, k := range r.sorted {
 		s = strings.ReplaceAll(s, k, Mask)
 	}
-	return s
+	return r.withoutPieces(s)
 }
 
 // Value returns v without secrets, in strings, lists and maps.

@@ -42,6 +42,31 @@ func TestRedactor(t *testing.T) {
 	assert.Equal(t, int64(3), got.(map[string]any)["a"].([]any)[1])
 }
 
+// A text that is cut or wrapped in the midst of a secret, or quotes only the
+// token of it.
+func TestRedactorKnowsPieces(t *testing.T) {
+	const token = "7fK2m9Qx4Lz8Rt1Wc6Yv3Bn5"
+	encoded := base64.StdEncoding.EncodeToString([]byte("user:Bearer " + token))
+	r := NewRedactor()
+	r.Learn([]byte("Bearer " + token))
+	r.Learn([]byte("postgres://shop:" + planted + "@db-primary-eu-west-1.internal.example:5432/production2024"))
+	tests := []struct{ name, in, want string }{
+		{"the token alone", "token " + token + " is invalid", "token ******** is invalid"},
+		{"cut at its end", "said Bearer " + token[:14] + "...", "said Bearer ********..."},
+		{"cut at its start", "..." + token[10:], "...********"},
+		{"too little to know", token[:11], token[:11]},
+		{"twice", token[2:] + " " + token[:20], "******** ********"},
+		{"wrapped base64", encoded[:20] + "\n" + encoded[20:40] + " | " + encoded[40:], "dXNlcjp********"},
+		{"upper-case hex", fmt.Sprintf("%X", token), "********"},
+		{"half of its hex", fmt.Sprintf("%x", token)[20:], "********"},
+		{"a host's name", "connect to db-primary-eu-west-1.internal.example:5432: refused", "connect to db-primary-eu-west-1.internal.example:5432: refused"},
+		{"a database's name", "database production2024", "database production2024"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, r.Text(tt.in)) })
+	}
+}
+
 func TestHandlerLogsNoSecret(t *testing.T) {
 	r := NewRedactor()
 	r.Learn([]byte(planted))
