@@ -5,8 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/url"
+	"reflect"
 	"sort"
 	"strings"
 	"sync"
@@ -134,9 +136,33 @@ func (r *Redactor) Value(v any) any {
 		return out
 	case error:
 		return r.Text(t.Error())
-	default:
+	}
+	switch k := reflect.ValueOf(v).Kind(); {
+	case k == reflect.Invalid || k == reflect.Bool:
+		return v
+	case k <= reflect.Complex128:
+		if r.is(fmt.Sprint(v)) {
+			return Mask // a PIN, say
+		}
 		return v
 	}
+	// Whatever else it is, it is JSON in the end.
+	b, err := json.Marshal(v)
+	var plain any
+	if err == nil {
+		err = json.Unmarshal(b, &plain)
+	}
+	if err != nil {
+		return Mask
+	}
+	return r.Value(plain)
+}
+
+// is reports whether a text is a secret, whole.
+func (r *Redactor) is(s string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(s) >= minLength && r.known[s]
 }
 
 // Handler wraps a log handler so that nothing secret is logged.

@@ -42,6 +42,30 @@ func TestRedactor(t *testing.T) {
 	assert.Equal(t, int64(3), got.(map[string]any)["a"].([]any)[1])
 }
 
+func TestRedactorKnowsEveryType(t *testing.T) {
+	type named string
+	r := NewRedactor()
+	r.Learn([]byte(planted))
+	r.Learn([]byte("83746512"))
+	tests := []struct {
+		name     string
+		in, want any
+	}{
+		{"a number that is no secret", int64(8374651), int64(8374651)},
+		{"a number that is one", int64(83746512), Mask},
+		{"a number that has one in it", int64(183746512), int64(183746512)},
+		{"nothing", nil, nil},
+		{"yes", true, true},
+		{"a type of its own", named(planted), Mask},
+		{"a list of maps", []map[string]string{{"a": planted}}, []any{map[string]any{"a": Mask}}},
+		{"a structure", struct{ A []string }{[]string{planted}}, map[string]any{"A": []any{Mask}}},
+		{"what is no JSON", func() {}, Mask},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, r.Value(tt.in)) })
+	}
+}
+
 // A text that is cut or wrapped in the midst of a secret, or quotes only the
 // token of it.
 func TestRedactorKnowsPieces(t *testing.T) {
