@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -113,16 +114,36 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, err
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
 		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir, Heartbeat: bi.heartbeat,
 	}
-	act, release, err := fn.Bind(ctx, env, args)
+	b := &bound{e, fn, env, &c.Phase, nil, nil}
+	err = b.guarded(func() error {
+		b.act, b.release, err = fn.Bind(ctx, env, args)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("phase %s: %w", c.Phase.Name, err)
 	}
-	return &bound{e, fn, env, &c.Phase, act, release}, nil
+	return b, nil
+}
+
+// guarded turns a panic of a function into an error. In a freeze it would end
+// the worker; elsewhere Temporal would keep its text as it is, secrets too.
+func (b *bound) guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			b.env.Log.Error("a function panicked: this is a bug of it", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fault.New(fault.Unknown, "function %s panicked: %v; this is a bug of it, the worker's log has where", b.fn.Name, p)
+		}
+	}()
+	return f()
 }
 
 // run has the effect, and returns outputs without secrets.
 func (b *bound) run(ctx context.Context) (plan.Values, error) {
-	out, err := b.act(ctx)
+	var out function.Outputs
+	err := b.guarded(func() (err error) {
+		out, err = b.act(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("phase %s: %w", b.phase.Name, err)
 	}

@@ -109,6 +109,9 @@ func TestFreeze(t *testing.T) {
 				return nil, fault.New(fault.Permanent, "disk is gone")
 			}
 		}, log: []string{"do", "undo"}, failure: "disk is gone", kind: fault.Permanent, reason: "failure of cut", thawedBy: "failure of cut"},
+		{name: "a phase panics, as a bug does", change: func(_ *lock, a *acts) {
+			a.cut = func(context.Context) (function.Outputs, error) { panic("index out of range") }
+		}, log: []string{"do", "undo"}, failure: "Cut panicked: index out of range", kind: fault.Unknown, reason: "failure of cut", thawedBy: "failure of cut"},
 		{name: "do takes effect and reports an error", change: func(l *lock, a *acts) {
 			a.do = func(context.Context) (function.Outputs, error) {
 				l.do("do", true)
