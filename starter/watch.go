@@ -22,9 +22,18 @@ func watch(ctx context.Context, c client.Client, run client.WorkflowRun, w io.Wr
 	defer p.clear()
 	t := time.NewTicker(250 * time.Millisecond)
 	defer t.Stop()
+	heard := time.Now()
 	for {
-		if pr, err := progress(ctx, c, run.GetID(), run.GetRunID()); err == nil {
+		// A query is answered by a worker: without one it hangs.
+		short, cancel := context.WithTimeout(ctx, 3*time.Second)
+		pr, err := progress(short, c, run.GetID(), run.GetRunID())
+		cancel()
+		switch {
+		case err == nil:
+			heard = time.Now()
 			p.show(pr)
+		case ctx.Err() == nil && time.Since(heard) > noWorker:
+			p.show(&plan.Progress{State: "no worker answers on the run's task queue; is thaw-worker up there?"})
 		}
 		select {
 		case <-ctx.Done():
@@ -39,6 +48,9 @@ func watch(ctx context.Context, c client.Client, run client.WorkflowRun, w io.Wr
 		}
 	}
 }
+
+// noWorker is how long a run may be silent before a person is told.
+const noWorker = 2 * time.Second
 
 func progress(ctx context.Context, c client.Client, id, runID string) (*plan.Progress, error) {
 	v, err := c.QueryWorkflow(ctx, id, runID, plan.QueryProgress)

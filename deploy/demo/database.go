@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +27,8 @@ type database struct {
 	db                            *sql.DB
 	// held counts the sessions that hold a freeze, where a freeze stops no
 	// writes (PostgreSQL's backup mode).
-	held func(context.Context) (int, error)
+	held      func(context.Context) (int, error)
+	heldSince time.Time
 }
 
 func open(stage *testdb.Stage, kind, dir string) (*database, error) {
@@ -41,10 +44,61 @@ func open(stage *testdb.Stage, kind, dir string) (*database, error) {
 		}
 		stage.Cleanup(func() { _ = d.db.Close() })
 		d.target, d.load = "sqlite:"+s.Path, s.Load
+	case "postgres":
+		p := testdb.StartPostgres(stage)
+		d.target, d.db, d.load = "postgres:"+p.Addr, p.DB, testdb.StartLoad(stage, p.DB, 2)
+		d.held = func(ctx context.Context) (n int, err error) {
+			err = p.DB.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'thaw:%'").Scan(&n)
+			return n, err
+		}
+		ctl := shell(p.Start[:len(p.Start)-8]) + " -D " + p.DataDir // without its options
+		err := d.serverCommands(dir, p.Account, ctl+" status >/dev/null && exec "+shell(p.Stop)+" || exit 0", ctl+" status >/dev/null && exit 0; exec "+shell(p.Start))
+		if err != nil {
+			return nil, err
+		}
+		return d, secret(dir, "db-admin", p.Secret())
+	case "mariadb":
+		m := testdb.StartMariaDB(stage)
+		d.target, d.db, d.load = "mariadb:"+m.Addr, m.DB, testdb.StartLoad(stage, m.DB, 2)
+		as := ""
+		if os.Geteuid() == 0 {
+			as = "runuser -u " + m.Account + " -- "
+		}
+		pid := filepath.Join(filepath.Dir(m.Socket), "pid")
+		stop := "[ -e " + pid + " ] || exit 0; p=$(cat " + pid + "); kill $p; while kill -0 $p 2>/dev/null; do sleep 0.1; done"
+		start := "[ -e " + pid + " ] && exit 0; " + as + "setsid " + shell(m.Args) + " </dev/null >/dev/null 2>&1 & for i in $(seq 600); do [ -S " + m.Socket + " ] && exit 0; sleep 0.1; done; exit 1"
+		if err := d.serverCommands(dir, m.Account, stop, start); err != nil {
+			return nil, err
+		}
+		stage.Cleanup(func() { _ = exec.Command("sh", filepath.Join(dir, "stop-server")).Run() }) // the one that a restore started
+		return d, secret(dir, "db-admin", m.Secret())
 	default:
 		return nil, fmt.Errorf("--db %q: want sqlite, postgres or mariadb", kind)
 	}
 	return d, nil
+}
+
+// serverCommands writes the commands by which a restore stops and starts the
+// server, and lets the worker run them.
+func (d *database) serverCommands(dir, account, stop, start string) error {
+	for _, c := range [][2]string{{"stop-server", stop}, {"start-server", start}} {
+		file := filepath.Join(dir, c[0])
+		if err := os.WriteFile(file, []byte("#!/bin/sh\n"+c[1]+"\n"), 0o755); err != nil { //nolint:gosec // a command
+			return err
+		}
+		d.allow = append(d.allow, file)
+	}
+	d.secrets = []string{"admin=db-admin"}
+	d.restoreOptions = []string{"--option", "user=" + account, "--option", "stop=" + d.allow[0], "--option", "start=" + d.allow[1]}
+	return nil
+}
+
+func shell(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
 }
 
 func secret(dir, name string, keys map[string][]byte) error {
@@ -63,20 +117,19 @@ func secret(dir, name string, keys map[string][]byte) error {
 // stall is how long without a write is a freeze, and not the machine.
 const stall = 150 * time.Millisecond
 
-func (d *database) frozen() bool {
-	if d.held != nil {
-		n, err := d.held(context.Background())
-		return err == nil && n > 0
+// frozen reports whether the database is frozen, and since when.
+func (d *database) frozen() (since time.Time, yes bool) {
+	if d.held == nil {
+		last := d.load.LastCommit()
+		return last, time.Since(last) > stall
 	}
-	return time.Since(d.load.LastCommit()) > stall
-}
-
-// since is when the freeze that is on began.
-func (d *database) since() time.Time {
-	if d.held != nil {
-		return time.Now()
+	switch n, err := d.held(context.Background()); {
+	case err != nil || n == 0:
+		d.heldSince = time.Time{}
+	case d.heldSince.IsZero():
+		d.heldSince = time.Now()
 	}
-	return d.load.LastCommit()
+	return d.heldSince, !d.heldSince.IsZero()
 }
 
 // watch measures the longest wait of writers until it is stopped.

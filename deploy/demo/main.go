@@ -117,17 +117,24 @@ func (d *demo) disaster(blueprint, what string, happen func(run string) error) e
 	if err != nil {
 		return err
 	}
-	if err := d.until("the database is frozen", 30*time.Second, d.db.frozen); err != nil {
+	var since time.Time
+	frozen := func() (yes bool) {
+		at, yes := d.db.frozen()
+		if yes {
+			since = at
+		}
+		return yes
+	}
+	if err := d.until("the database is frozen", time.Minute, frozen); err != nil {
 		return err
 	}
-	since := d.db.since()
 	time.Sleep(300 * time.Millisecond) // let it be seen that it is frozen
-	say("   Frozen; no writes for %s. Now: %s.", round(time.Since(since)), what)
+	say("   Frozen for %s. Now: %s.", round(time.Since(since)), what)
 	at := time.Now()
 	if err := happen(run); err != nil {
 		return err
 	}
-	if err := d.until("the database is thawed", 30*time.Second, func() bool { return !d.db.frozen() }); err != nil {
+	if err := d.until("the database is thawed", 30*time.Second, func() bool { return !frozen() }); err != nil {
 		return err
 	}
 	say("   Thawed %s after that; frozen for %s in all.", round(time.Since(at)), round(time.Since(since)))

@@ -11,12 +11,9 @@ import (
 	"thaw/internal/testenv"
 )
 
-// maxFreeze of every freeze in the matrix, and the slack that the promise
-// gives it: the database accepts writes again within maxFreeze + slack.
-const (
-	maxFreeze = 4 * time.Second
-	slack     = 2 * time.Second
-)
+// slack that the promise gives a freeze: the database accepts writes again
+// within maxFreeze + slack.
+const slack = 2 * time.Second
 
 // cell is one thing that goes wrong. Its fault is met in the worker; act is
 // what happens to the run, a process or the server meanwhile.
@@ -25,8 +22,8 @@ type cell struct {
 	point testenv.Point
 	mode  testenv.Mode
 	edit  func(*blueprint)
-	// timeout of the workflow's execution.
-	timeout time.Duration
+	// timeout: the workflow's execution times out in the cut.
+	timeout bool
 	act     func(*trial)
 	// ok: the run must end well, with a consistent restore point. Elsewhere
 	// it may end as it likes, as long as it tells the truth.
@@ -41,7 +38,7 @@ func cells() []cell {
 		{name: "non-zero exit", edit: func(b *blueprint) { b.addInner("check", "Exec", "/bin/false") }},
 		{name: "cancel", point: testenv.Cut, mode: testenv.Before, act: (*trial).cancel},
 		{name: "terminate", point: testenv.Cut, mode: testenv.Before, act: (*trial).terminate},
-		{name: "workflow timeout", point: testenv.Cut, mode: testenv.Before, timeout: 2 * time.Second},
+		{name: "workflow timeout", point: testenv.Cut, mode: testenv.Before, timeout: true},
 	}
 	points := []struct {
 		name  string
@@ -66,8 +63,8 @@ func cells() []cell {
 			time.Sleep(1500 * time.Millisecond)
 			x.fault.Go()
 		}},
-		{name: "do hanging past its timeout", point: testenv.Do, mode: testenv.HangsAfter, edit: func(b *blueprint) { b.setDo("timeout", "1s") }, act: func(x *trial) {
-			x.later(maxFreeze+slack, x.fault.Go)
+		{name: "do hanging past its timeout", point: testenv.Do, mode: testenv.HangsAfter, edit: func(b *blueprint) { b.setDo("timeout", "3s") }, act: func(x *trial) {
+			x.later(x.lane.maxFreeze+slack, x.fault.Go)
 		}},
 		{name: "do that takes effect and then reports an error", point: testenv.Do, mode: testenv.FailsAfter},
 		{name: "parent reset in the freeze", point: testenv.Cut, mode: testenv.Before, act: (*trial).reset},

@@ -29,7 +29,10 @@ type lane struct {
 	cfg       *wiring.Config
 	worker    *testenv.Process
 	seen      observer
-	pg        *testdb.Postgres
+	// reach is the time in which a backup has reached its cut, and maxFreeze
+	// that of its freeze.
+	reach, maxFreeze time.Duration
+	pg               *testdb.Postgres
 }
 
 // database is what a lane needs of its database.
@@ -44,7 +47,7 @@ type database struct {
 }
 
 func newLane(t testing.TB, name string) *lane {
-	l := &lane{t: t, name: name, blueprint: name, dir: t.TempDir()}
+	l := &lane{t: t, name: name, blueprint: name, dir: t.TempDir(), reach: 2 * time.Second, maxFreeze: 8 * time.Second}
 	l.cfg = testenv.Config(l.dir)
 	l.cfg.Exec.Allow = []string{"/bin/false", "/usr/bin/false"}
 	switch name {
@@ -65,6 +68,9 @@ func newLane(t testing.TB, name string) *lane {
 		db := testdb.StartMariaDB(t)
 		l.admin(db.Secret())
 		l.db.options = plan.Values{"flush": 0} // each cell would wait for it
+		// Under FLUSH TABLES WITH READ LOCK InnoDB comes to rest in one to
+		// three seconds, and once in a while in ten.
+		l.reach, l.maxFreeze = 6*time.Second, 20*time.Second
 		l.db.target, l.db.load = plan.Target{Kind: "mariadb", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
 	}
 	l.server = testenv.StartServer(t, filepath.Join(l.dir, "server"))

@@ -155,7 +155,7 @@ func (l *lane) run(i int, c cell) (r result) {
 	l.seen.reset()
 	run := x.start(c)
 	if c.point != "" {
-		x.await("the fault is reached", x.fault.Reached)
+		x.await("the fault is reached", func() bool { return x.fault.Reached() || (c.timeout && !x.running(x.id)) })
 	}
 	if c.act != nil {
 		c.act(x)
@@ -176,12 +176,16 @@ func (x *trial) start(c cell) client.WorkflowRun {
 	text, err := library.Load(x.lane.blueprint)
 	x.must(err)
 	b := parse(x.lane.t, text)
-	b.setFreeze("maxFreeze", maxFreeze.String())
+	b.setFreeze("maxFreeze", x.lane.maxFreeze.String())
 	if c.edit != nil {
 		c.edit(b)
 	}
 	req := plan.Request{BlueprintText: b.text(), Target: x.lane.db.target, Secrets: x.lane.db.secrets, Options: x.lane.db.options}
-	run, err := x.lane.client.ExecuteWorkflow(x.ctx, client.StartWorkflowOptions{ID: x.id, TaskQueue: plan.DefaultTaskQueue, WorkflowExecutionTimeout: c.timeout}, x.lane.blueprint+".backup", req)
+	o := client.StartWorkflowOptions{ID: x.id, TaskQueue: plan.DefaultTaskQueue}
+	if c.timeout {
+		o.WorkflowExecutionTimeout = x.lane.reach
+	}
+	run, err := x.lane.client.ExecuteWorkflow(x.ctx, o, x.lane.blueprint+".backup", req)
 	x.must(err)
 	return run
 }
@@ -198,8 +202,8 @@ func (x *trial) verdict(run client.WorkflowRun) (r result) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	r.took = x.lane.seen.frozen()
-	if r.took > maxFreeze+slack {
-		r.frozen = fmt.Sprintf("frozen for %s, more than %s", r.took, maxFreeze+slack)
+	if limit := x.lane.maxFreeze + slack; r.took > limit {
+		r.frozen = fmt.Sprintf("frozen for %s, more than %s", r.took, limit)
 	}
 	var out plan.Outcome
 	err := x.lane.client.GetWorkflow(x.ctx, x.id, "").Get(x.ctx, &out)
