@@ -47,7 +47,7 @@ func eachArtifact(artifacts map[string]plan.Artifact, path string, f func(s, pat
 // EachString calls f for every string of the action that is a template.
 func (a *Action) EachString(f func(s, path string, key bool)) {
 	a.Each(func(p *Phase) {
-		EachString(map[string]any(p.Args), join(p.Path, "args"), f)
+		EachString(p.Args, join(p.Path, "args"), f)
 		eachReference(p.Objects, join(p.Path, "objects"), f)
 	})
 	eachArtifact(a.OutputArtifacts, join(a.Path, "outputArtifacts"), f)

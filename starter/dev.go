@@ -69,7 +69,7 @@ func (f *devFlags) run(ctx context.Context, out io.Writer) error {
 	defer stop()
 	ready := filepath.Join(data, "server.json")
 	_ = os.Remove(ready)
-	s, err := start(server, filepath.Join(data, "server.log"), nil, "--data", filepath.Join(data, "temporal"), "--ip", f.ip,
+	s, err := start(ctx, server, filepath.Join(data, "server.log"), nil, "--data", filepath.Join(data, "temporal"), "--ip", f.ip,
 		"--port", strconv.Itoa(f.port), "--ui-port", strconv.Itoa(f.uiPort), "--ready-file", ready, "--die-with-parent")
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (f *devFlags) run(ctx context.Context, out io.Writer) error {
 	}
 	_, _ = fmt.Fprintf(out, "Temporal     %s\nWeb UI       %s\nData         %s\nWorker log   %s\n", d.Address, dash(d.UI), data, filepath.Join(data, "worker.log"))
 	for ctx.Err() == nil {
-		w, err := start(worker, filepath.Join(data, "worker.log"), []string{"TEMPORAL_ADDRESS=" + d.Address}, args...)
+		w, err := start(ctx, worker, filepath.Join(data, "worker.log"), []string{"TEMPORAL_ADDRESS=" + d.Address}, args...)
 		if err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func await(ctx context.Context, s *process, ready string, d *dev) error {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
 	for {
-		if b, err := os.ReadFile(ready); err == nil && json.Unmarshal(b, d) == nil && d.Address != "" { //nolint:gosec // our own file
+		if b, err := os.ReadFile(ready); err == nil && json.Unmarshal(b, d) == nil && d.Address != "" {
 			return nil
 		}
 		select {
@@ -160,12 +160,13 @@ type process struct {
 	once sync.Once
 }
 
-func start(bin, log string, env []string, args ...string) (*process, error) {
-	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // in our own directory
+func start(ctx context.Context, bin, log string, env []string, args ...string) (*process, error) {
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
-	cmd := exec.Command(bin, args...) //nolint:gosec // our own programs
+	// Its end is ours to give: a cancel must not kill it before its freezes end.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), bin, args...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = f, f, append(os.Environ(), env...)
 	// A Ctrl-C is for thaw, which ends its children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

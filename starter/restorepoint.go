@@ -85,7 +85,7 @@ func readRestorePoints(location string) ([]plan.RestorePoint, error) {
 }
 
 func readRestorePoint(file string) (*plan.RestorePoint, error) {
-	b, err := os.ReadFile(file) //nolint:gosec // a person's own path
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("restore point: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 // finished phases on a terminal, plain lines elsewhere.
 func watch(ctx context.Context, c client.Client, run client.WorkflowRun, w io.Writer) {
 	f, ok := w.(*os.File)
-	p := printer{w: w, live: ok && term.IsTerminal(int(f.Fd())), id: run.GetID()} //nolint:gosec // a file descriptor
+	p := printer{w: w, live: ok && term.IsTerminal(int(f.Fd())), id: run.GetID()}
 	defer p.clear()
 	t := time.NewTicker(250 * time.Millisecond)
 	defer t.Stop()

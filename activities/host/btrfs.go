@@ -154,7 +154,7 @@ func removeTree(path string) error {
 	}
 	err := os.RemoveAll(path)
 	var pe *fs.PathError
-	if err == nil || !errors.As(err, &pe) || !(errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EPERM)) {
+	if err == nil || !errors.As(err, &pe) || (!errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EPERM)) {
 		return err
 	}
 	// A read-only snapshot below it: take that away and try again.

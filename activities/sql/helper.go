@@ -139,12 +139,12 @@ func (h *helperMain) do(ctx context.Context, r request) (response, error) {
 }
 
 // uri names a file to SQLite. mode rw: never make one that is not there.
-func uri(path, mode string) string {
-	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?mode=" + mode
+func uri(path string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?mode=rw"
 }
 
 func (h *helperMain) open(ctx context.Context, readOnly bool) error {
-	db, err := sql.Open("sqlite", uri(h.path, "rw")+"&_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", uri(h.path)+"&_pragma=busy_timeout(10000)")
 	if err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (h *helperMain) restore(ctx context.Context, source, path string) (response
 	if err := createLike(path, source); err != nil {
 		return response{}, err
 	}
-	db, err := sql.Open("sqlite", uri(path, "rw")+"&_pragma=busy_timeout(5000)&_pragma=synchronous(full)")
+	db, err := sql.Open("sqlite", uri(path)+"&_pragma=busy_timeout(5000)&_pragma=synchronous(full)")
 	if err != nil {
 		return response{}, err
 	}
@@ -274,7 +274,7 @@ func (h *helperMain) restore(ctx context.Context, source, path string) (response
 		if !ok {
 			return fmt.Errorf("the SQLite driver has no backup API")
 		}
-		b, err := r.NewRestore(uri(source, "rw"))
+		b, err := r.NewRestore(uri(source))
 		if err != nil {
 			return err
 		}
@@ -326,7 +326,7 @@ func createLike(path, source string) error {
 }
 
 func check(ctx context.Context, path string) error {
-	db, err := sql.Open("sqlite", uri(path, "rw")+"&_pragma=busy_timeout(5000)")
+	db, err := sql.Open("sqlite", uri(path)+"&_pragma=busy_timeout(5000)")
 	if err != nil {
 		return err
 	}

@@ -153,7 +153,7 @@ func TestRestoreSQLiteIsSeenByOpenConnections(t *testing.T) {
 			require.Positive(t, out["pages"])
 			n := live.Commits()
 			require.Eventually(t, func() bool { return live.Commits() > n+5 }, 10*time.Second, 5*time.Millisecond, "the open connection goes on, in the restored content")
-			live.Load.Stop()
+			live.Stop()
 			rows := mustCall(t, newEnv(t, nil), "SQL", map[string]any{"driver": "sqlite", "address": live.Path, "statements": []any{
 				map[string]any{"query": "PRAGMA integrity_check", "into": map[string]any{"integrity": "integrity_check"}},
 				map[string]any{"query": "SELECT SUM(balance) AS s FROM accounts", "into": map[string]any{"sum": "s"}},

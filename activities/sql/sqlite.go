@@ -90,12 +90,12 @@ type helper struct {
 	mu                    sync.Mutex // one request at a time
 }
 
-func startHelper(_ context.Context, stateDir, token, path string) (*helper, error) {
+func startHelper(ctx context.Context, stateDir, token, path string) (*helper, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fault.New(fault.Transient, "start SQLite helper: %w", err)
 	}
-	h := &helper{stateDir: stateDir, token: token, path: path, cmd: exec.Command(exe, helperCommand, token, path), exited: make(chan struct{})}
+	h := &helper{stateDir: stateDir, token: token, path: path, cmd: exec.CommandContext(context.WithoutCancel(ctx), exe, helperCommand, token, path), exited: make(chan struct{})}
 	h.cmd.Dir = "/"
 	h.cmd.Env = []string{}
 	h.cmd.Stderr = os.Stderr

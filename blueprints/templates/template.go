@@ -190,13 +190,13 @@ const (
 func meter(t *parse.Tree) {
 	walk(t.Root, func(n parse.Node) {
 		if r, ok := n.(*parse.RangeNode); ok {
-			prepend(t, r.List, tick)
+			prepend(r.List, tick)
 		}
 	})
-	prepend(t, t.Root, enter)
+	prepend(t.Root, enter)
 }
 
-func prepend(t *parse.Tree, l *parse.ListNode, name string) {
+func prepend(l *parse.ListNode, name string) {
 	if l == nil {
 		return
 	}

@@ -188,7 +188,7 @@ func (d *demo) restore(p *backup) error {
 	}
 	say("   Restored, and compared row for row: %d of %d rows are back, each as it was written; those after the backup are gone; the books balance.", len(after), len(before))
 	say("\nWeb UI: %s\nCommand line: THAW_DEV_DIR=%s bin/thaw status", d.dev.UI, filepath.Join(d.dir, "dev"))
-	if !d.yes && term.IsTerminal(int(os.Stdin.Fd())) { //nolint:gosec // a file descriptor
+	if !d.yes && term.IsTerminal(int(os.Stdin.Fd())) {
 		ask("\nThe Web UI stays until you press Enter. ")
 	}
 	return nil

@@ -119,7 +119,7 @@ func TestSQLite(t *testing.T) {
 			h.run("sqlite.verify", plan.Request{Target: target, From: rp.ID})
 			leftovers(t, rp)
 
-			db.Load.Stop()
+			db.Stop()
 			h.run("sqlite.restore", plan.Request{Target: target, From: rp.ID})
 			back, err := db.Check(db.Path)
 			require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -89,14 +90,15 @@ func (s *SQLite) StartLoad() {
 		_ = s.child.Wait()
 	})
 	s.stop = func() { _ = stdin.Close() }
-	s.t.Cleanup(s.Load.Stop)
+	s.t.Cleanup(s.Stop)
 }
 
 // Check says whether a copy's data is consistent (integrity_check included).
 func (s *SQLite) Check(path string) (transactions int64, err error) {
 	out, err := childProcess("check", path).Output()
 	if err != nil {
-		if e, ok := err.(*exec.ExitError); ok {
+		var e *exec.ExitError
+		if errors.As(err, &e) {
 			return 0, fmt.Errorf("check %s: %s", path, e.Stderr)
 		}
 		return 0, fmt.Errorf("check %s: %w", path, err)
@@ -162,8 +164,11 @@ func child(what, path string, args []string) error {
 		return nil
 	case "check":
 		var ok string
-		if err := db.QueryRow("PRAGMA integrity_check").Scan(&ok); err != nil || ok != "ok" {
-			return fmt.Errorf("integrity_check: %s %v", ok, err)
+		if err := db.QueryRow("PRAGMA integrity_check").Scan(&ok); err != nil {
+			return fmt.Errorf("integrity_check: %w", err)
+		}
+		if ok != "ok" {
+			return fmt.Errorf("integrity_check: %s", ok)
 		}
 		n, err := CheckLoad(ctx, db)
 		fmt.Println(n)

@@ -37,11 +37,11 @@ func Record(ctx context.Context, t testdb.TB, c client.Client, id, runID, file s
 	t.Helper()
 	b, err := protojson.MarshalOptions{Indent: " "}.Marshal(History(ctx, t, c, id, runID))
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(file), 0o755) //nolint:gosec // test data
+		err = os.MkdirAll(filepath.Dir(file), 0o755)
 	}
 	if err == nil {
 		b = identity.ReplaceAll(b, []byte(`"identity":"worker"`))
-		err = os.WriteFile(file, append(b, '\n'), 0o644) //nolint:gosec // test data
+		err = os.WriteFile(file, append(b, '\n'), 0o644)
 	}
 	if err != nil {
 		t.Fatalf("record %s: %v", id, err)

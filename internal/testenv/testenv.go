@@ -92,7 +92,7 @@ func (s *Server) start(port, uiPort string) {
 	_ = os.Remove(ready)
 	s.proc = Start(s.t, filepath.Join(s.data, "server.log"), nil, bin, "--data", filepath.Join(s.data, "temporal"), "--port", port, "--ui-port", uiPort, "--ready-file", ready, "--die-with-parent")
 	Await(s.t, 60*time.Second, "the Temporal server is ready", func() bool {
-		b, err := os.ReadFile(ready) //nolint:gosec // our own
+		b, err := os.ReadFile(ready)
 		return err == nil && json.Unmarshal(b, s) == nil && s.Address != ""
 	})
 }
@@ -124,7 +124,7 @@ func StartWorker(t testdb.TB, s *Server, cfg *wiring.Config, fault *Fault) *Proc
 	t.Helper()
 	c := *cfg
 	c.ReadyFile = filepath.Join(cfg.StateDir, "ready")
-	if err := os.MkdirAll(c.StateDir, 0o755); err != nil { //nolint:gosec // a test's own
+	if err := os.MkdirAll(c.StateDir, 0o755); err != nil {
 		t.Fatalf("%v", err)
 	}
 	_ = os.Remove(c.ReadyFile)
@@ -176,7 +176,7 @@ type Process struct {
 // Start starts a program with its output in a log.
 func Start(t testdb.TB, log string, env []string, bin string, args ...string) *Process {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil { //nolint:gosec // a test's own
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		t.Fatalf("%v", err)
 	}
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -245,7 +245,7 @@ func Await(t testdb.TB, limit time.Duration, what string, ok func() bool) {
 
 // Log reads a process's log, for failures.
 func Log(w io.Writer, file string) {
-	b, err := os.ReadFile(file) //nolint:gosec // a test's own
+	b, err := os.ReadFile(file)
 	if err == nil {
 		_, _ = w.Write(b)
 	}

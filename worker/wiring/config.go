@@ -82,7 +82,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 // Load reads the file, strictly, under the flags that were given.
 func (c *Config) Load(file string, given *pflag.FlagSet) error {
 	if file != "" {
-		b, err := os.ReadFile(file) //nolint:gosec // the operator's file
+		b, err := os.ReadFile(file)
 		if err != nil {
 			return fmt.Errorf("configuration: %w", err)
 		}
