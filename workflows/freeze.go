@@ -17,9 +17,11 @@ import (
 // freeze runs a freeze phase: it starts the session that owns the freeze,
 // watches it, and takes in its report. Should the session end without one, the
 // parent thaws.
-func (a *action) freeze(ctx workflow.Context, ph *plan.Phase, round int) error {
+func (a *action) freeze(ctx workflow.Context, ph *plan.Phase) error {
 	in := a.freezeInput(ctx, ph)
-	a.owe(ph, round)
+	for i := range ph.Freeze.Phases {
+		a.owe(&ph.Freeze.Phases[i]) // before any of them may start
+	}
 	a.ops.frozen++
 	a.ops.thaw, a.token = nil, in.Token
 	report, err := a.session(ctx, in)
@@ -85,22 +87,11 @@ func (a *action) freezeInput(ctx workflow.Context, ph *plan.Phase) plan.FreezeIn
 	}
 }
 
-// owe registers the compensations of the phases inside, before any may start.
-func (a *action) owe(ph *plan.Phase, round int) {
-	if round > 1 {
-		return
-	}
-	for _, inner := range ph.Freeze.Phases {
-		if inner.Compensate != nil {
-			a.undo = append(a.undo, undo{of: inner.Name, call: *inner.Compensate})
-		}
-	}
-}
-
 // settle drops the compensations of phases that are known not to have run.
 func (a *action) settle(ph *plan.Phase, r *plan.FreezeReport) {
 	for _, inner := range ph.Freeze.Phases {
-		ran := r != nil && len(r.Phases) == 0 && !r.DoStart.IsZero() // lost: unknown
+		// A thaw from outside the freeze cannot tell what ran inside it.
+		ran := r != nil && len(r.Phases) == 0 && (!r.DoStart.IsZero() || !r.ThawedAt.IsZero())
 		if r != nil {
 			for _, rec := range r.Phases {
 				ran = ran || (rec.Name == inner.Name && rec.State != recordSkipped)

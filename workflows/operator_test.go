@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -125,6 +126,29 @@ func TestOperator(t *testing.T) {
 			w.update(time.Hour, "resume", plan.Operation{By: "bob"}, "")
 			w.update(2*time.Hour, "retry", plan.Operation{By: "bob", Phase: "a"}, "")
 		}, calls: []string{"a", "a"}},
+		{name: "a phase that is retried is compensated, also when its first attempt owed nothing", phases: []plan.Phase{compensated(phase("a")), phase("b", "a")},
+			req: plan.Request{OnFailure: "pause"}, setup: func(w *world) {
+				w.fails["a"] = []error{kind(fault.User, "wrong")}
+				w.fails["b"] = []error{boom}
+				w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "a"}, "")
+				w.RegisterDelayedCallback(w.CancelWorkflow, 2*time.Hour)
+			}, err: "compensated: a"},
+		{name: "a phase inside a freeze that is retried is compensated, also when the first freeze never began", phases: []plan.Phase{frozen("f", compensated(phase("a"))), phase("b", "f")},
+			req: plan.Request{OnFailure: "pause"}, setup: func(w *world) {
+				first := true
+				w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+					if first {
+						first = false
+						return &plan.FreezeReport{Token: in.Token, Failure: &plan.Failure{Phase: "f", Kind: string(fault.User), Message: "no such secret"}}, nil
+					}
+					r, err := w.goodFreeze(ctx, in)
+					r.Phases = []plan.PhaseRecord{{Name: "a", State: recordDone}}
+					return r, err
+				}
+				w.fails["b"] = []error{boom}
+				w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "f"}, "")
+				w.RegisterDelayedCallback(w.CancelWorkflow, 2*time.Hour)
+			}, err: "compensated: a"},
 		{name: "a stuck compensation is skipped, and named in the failure", phases: []plan.Phase{compensated(phase("a")), phase("b", "a")}, setup: func(w *world) {
 			w.fails["b"] = []error{boom}
 			for range 100 {

@@ -52,7 +52,7 @@ func callOptions(p *plan.Plan, ph *plan.Phase) workflow.ActivityOptions {
 	o.RetryPolicy = &temporal.RetryPolicy{
 		InitialInterval: orDefault(ph.Retry.Backoff.D(), time.Second), BackoffCoefficient: 2,
 		MaximumInterval:        orDefault(ph.Retry.MaxBackoff.D(), time.Minute),
-		MaximumAttempts:        int32(max(ph.Retry.MaxAttempts, 1)), //nolint:gosec // a handful
+		MaximumAttempts:        int32(max(ph.Retry.MaxAttempts, 1)),
 		NonRetryableErrorTypes: append(never, ph.Retry.NonRetryable...),
 	}
 	return o

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"slices"
+
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -162,12 +164,9 @@ func skipInner(ph *plan.Phase, op plan.Operation) {
 // once runs one attempt of a phase, as its function, freeze or person has it.
 func (a *action) once(ctx workflow.Context, ph *plan.Phase, round int) error {
 	if ph.Freeze != nil {
-		return a.freeze(ctx, ph, round)
+		return a.freeze(ctx, ph)
 	}
-	if ph.Compensate != nil && round == 1 {
-		// Owed before the phase starts: its outcome may be never known.
-		a.undo = append(a.undo, undo{of: ph.Name, call: *ph.Compensate})
-	}
+	a.owe(ph)
 	res, err := a.call(ctx, ph, callOptions(&a.plan, ph), round, false)
 	if err != nil {
 		if noEffect(err) {
@@ -193,6 +192,14 @@ func (a *action) call(ctx workflow.Context, ph *plan.Phase, o workflow.ActivityO
 	in := plan.Call{Run: a.self, Phase: *ph, Scope: a.plan.Scope, Results: a.results, Defer: a.deferred, Lenient: lenient, Round: round}
 	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), plan.ActivityCall, in).Get(ctx, &res)
 	return res, err
+}
+
+// owe registers a phase's compensation, once, before it starts: its outcome
+// may be never known.
+func (a *action) owe(ph *plan.Phase) {
+	if ph.Compensate != nil && !slices.ContainsFunc(a.undo, func(u undo) bool { return u.of == ph.Name }) {
+		a.undo = append(a.undo, undo{of: ph.Name, call: *ph.Compensate})
+	}
 }
 
 // forgive drops the compensation of a phase that changed nothing.

@@ -64,6 +64,18 @@ func TestRunAction(t *testing.T) {
 					return r, nil
 				}
 			}, calls: []string{"freeze"}, err: "undo found no session", kind: TypeNotProven},
+		{name: "a phase inside a freeze that was lost is compensated: it may have run", phases: []plan.Phase{frozen("f", compensated(phase("a")))},
+			setup: func(w *world) {
+				w.freeze = func(context.Context, plan.FreezeInput) (*plan.FreezeReport, error) {
+					return nil, kind(fault.Unknown, "worker lost")
+				}
+			}, calls: []string{"thaw", "thaw", "undo-a"}, err: "compensated: a", kind: string(fault.Unknown)},
+		{name: "a phase inside a freeze that never began is not compensated", phases: []plan.Phase{frozen("f", compensated(phase("a")))},
+			setup: func(w *world) {
+				w.freeze = func(_ context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+					return &plan.FreezeReport{Token: in.Token, Failure: &plan.Failure{Phase: "f", Kind: string(fault.User), Message: "no such secret"}}, nil
+				}
+			}, err: "nothing was frozen", kind: string(fault.User)},
 		{name: "a lost freezing worker: the session thaws, and again", phases: []plan.Phase{frozen("f"), phase("b", "f")},
 			setup: func(w *world) {
 				w.freeze = func(context.Context, plan.FreezeInput) (*plan.FreezeReport, error) {
