@@ -18,13 +18,15 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"golang.org/x/term"
 
 	"thaw/internal/testdb"
 )
 
 func main() {
-	testdb.ChildMain() // SQLite's writer is a process of its own
+	_ = mysql.SetLogger(&mysql.NopLogger{}) // a restore ends its connections
+	testdb.ChildMain()                      // SQLite's writer is a process of its own
 	db := flag.String("db", "sqlite", "sqlite, postgres or mariadb")
 	yes := flag.Bool("yes", false, "approve the restore without asking")
 	flag.Parse()
