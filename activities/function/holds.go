@@ -2,12 +2,31 @@ package function
 
 import (
 	"context"
+	"strings"
 	"sync"
 
 	"thaw/blueprints/fault"
 )
 
 func userError(err error) error { return fault.New(fault.User, "%w", err) }
+
+// SecretKey returns one key of a secret of the run, named as blueprints name
+// it in arguments that take one: "secretName/key".
+func SecretKey(ctx context.Context, env *Env, ref string) (string, error) {
+	name, key, ok := strings.Cut(ref, "/")
+	if !ok || name == "" || key == "" {
+		return "", fault.New(fault.User, "%q: write secretName/key", ref)
+	}
+	secret, err := env.Secrets.Named(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	v, ok := secret[key]
+	if !ok {
+		return "", fault.New(fault.User, "secret %q has no key %q", name, key)
+	}
+	return string(v), nil
+}
 
 // Hold is a freeze that lives in this process: a database session, or a helper
 // process. The family that added it knows its real type.

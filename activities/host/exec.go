@@ -135,7 +135,7 @@ func (c *command) environment(ctx context.Context) error {
 	vars := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": home, "LANG": "C.UTF-8"}
 	maps.Copy(vars, c.Env)
 	for name, ref := range c.SecretEnv {
-		v, err := secretKey(ctx, c.fn, ref)
+		v, err := function.SecretKey(ctx, c.fn, ref)
 		if err != nil {
 			return fmt.Errorf("exec %s: secretEnv %s: %w", c.Command[0], name, err)
 		}
@@ -148,23 +148,6 @@ func (c *command) environment(ctx context.Context) error {
 		c.env = append(c.env, name+"="+vars[name])
 	}
 	return nil
-}
-
-// secretKey resolves "secretName/key".
-func secretKey(ctx context.Context, env *function.Env, ref string) (string, error) {
-	name, key, ok := strings.Cut(ref, "/")
-	if !ok || name == "" || key == "" {
-		return "", fault.New(fault.User, "%q: write secretName/key", ref)
-	}
-	secret, err := env.Secrets.Named(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	v, ok := secret[key]
-	if !ok {
-		return "", fault.New(fault.User, "secret %q has no key %q", name, key)
-	}
-	return string(v), nil
 }
 
 // grace is how long a command may take to end when it is asked to.
@@ -181,7 +164,7 @@ func (c *command) run(ctx context.Context) (function.Outputs, error) {
 	// The whole group: a shell's children would go on, and hold its output.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	stderr := &lastLines{max: 4 << 10}
+	stderr := &lastLines{redact: c.fn.Redact}
 	cmd.Stderr = stderr
 	closeIn, err := c.input(cmd)
 	if err != nil {
@@ -261,7 +244,12 @@ type sink interface {
 
 func (c *command) output(cmd *exec.Cmd) (sink, error) {
 	if c.StdoutFile == "" {
-		p := &kando.Parser{Line: func(l []byte) { c.fn.Log.Debug("command output", "command", c.Command[0], "line", string(l)) }}
+		p := &kando.Parser{Line: func(l []byte) {
+			if len(l) >= kando.MaxLine { // cut, and a secret in it perhaps with it
+				l = []byte("(a line of more than 4 KiB)")
+			}
+			c.fn.Log.Debug("command output", "command", c.Command[0], "line", string(l))
+		}}
 		cmd.Stdout = p
 		return kandoSink{p}, nil
 	}
@@ -347,22 +335,33 @@ func (s *fileSink) discard() {
 	}
 }
 
-// lastLines keeps the end of what is written.
+// lastLines keeps the end of what is written: more than it shows, so that a
+// secret which its beginning cuts in half is not in what it shows.
 type lastLines struct {
-	max int
-	buf bytes.Buffer
+	redact func(string) string // may be nil
+	buf    bytes.Buffer
 }
+
+const (
+	keepOutput = 64 << 10
+	showOutput = 4 << 10
+)
 
 func (l *lastLines) Write(b []byte) (int, error) {
 	n := len(b)
 	l.buf.Write(b)
-	if over := l.buf.Len() - l.max; over > 0 {
+	if over := l.buf.Len() - keepOutput; over > 0 {
 		l.buf.Next(over)
 	}
 	return n, nil
 }
 
 func (l *lastLines) String() string {
-	lines := strings.Split(strings.TrimSpace(l.buf.String()), "\n")
+	text := l.buf.String()
+	if l.redact != nil {
+		text = l.redact(text)
+	}
+	text = text[max(0, len(text)-showOutput):]
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-10):], " | ")
 }

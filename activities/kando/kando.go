@@ -33,7 +33,7 @@ type Parser struct {
 	// Max bounds the bytes of all outputs together; 0 is MaxBytes.
 	Max int
 	// Line, where not nil, gets each line that is no output, without its end.
-	// Lines are cut at 4 KiB.
+	// Lines are cut at MaxLine.
 	Line func(line []byte)
 
 	outputs map[string]any
@@ -43,7 +43,8 @@ type Parser struct {
 	err     error
 }
 
-const keepLine = 4 << 10
+// MaxLine is what is kept of a line that is no output.
+const MaxLine = 4 << 10
 
 // Write implements io.Writer. Its errors are the protocol's, and come again
 // from Close: a command should not be stopped by them.
@@ -75,7 +76,7 @@ func (p *Parser) take(b []byte) {
 		p.grow(rest)
 		return
 	}
-	if over := len(p.line) - keepLine - len(Marker); over > 0 {
+	if over := len(p.line) - MaxLine - len(Marker); over > 0 {
 		p.line = append(p.line[:0], p.line[over:]...)
 	}
 }

@@ -44,7 +44,7 @@ func freeze() function.Function {
 		if env.MaxFreeze <= 0 {
 			return nil, nil, fault.New(fault.User, "SQLFreeze: the freeze has no maxFreeze")
 		}
-		list, err := parseStatements(a.Statements)
+		list, err := parseStatements(env, a.Statements)
 		if err != nil {
 			return nil, nil, err
 		}

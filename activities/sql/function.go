@@ -32,7 +32,7 @@ func statements() function.Function {
 		OpenOutputs: true,
 		Timeout:     5 * time.Minute,
 	}, func(ctx context.Context, env *function.Env, a statementsArgs) (function.Act, func(), error) {
-		list, err := parseStatements(a.Statements)
+		list, err := parseStatements(env, a.Statements)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -23,6 +23,8 @@ type statement struct {
 	// Attempts for a statement that the server refuses: a lock that is given
 	// up and asked for anew lets those through that it deadlocked with.
 	Attempts int `arg:"attempts"`
+
+	redact func(string) string
 }
 
 // verb names a statement in errors: its first words, since the rest may hold
@@ -32,7 +34,7 @@ func (s statement) verb() string {
 	return strings.ToUpper(strings.Join(words[:min(2, len(words))], " "))
 }
 
-func parseStatements(raw []any) ([]statement, error) {
+func parseStatements(env *function.Env, raw []any) ([]statement, error) {
 	list := make([]statement, 0, len(raw))
 	for i, r := range raw {
 		var s statement
@@ -58,6 +60,7 @@ func parseStatements(raw []any) ([]statement, error) {
 				return nil, fault.New(fault.User, "statement %d: output %q is the function's own; choose another name in into", i+1, output)
 			}
 		}
+		s.redact = env.Redact
 		list = append(list, s)
 	}
 	return list, nil
@@ -83,7 +86,7 @@ func run(ctx context.Context, s session, list []statement, out function.Outputs)
 		rows = r.rows
 		if st.Expect != nil {
 			if got := fmt.Sprint(r.first()); r.rows == 0 || got != *st.Expect {
-				return rows, fault.New(fault.Command, "statement %d of %d (%s): it returned %q, expected %q", i+1, len(list), st.verb(), short(got), *st.Expect)
+				return rows, fault.New(fault.Command, "statement %d of %d (%s): it returned %q, expected %q", i+1, len(list), st.verb(), st.short(got), *st.Expect)
 			}
 		}
 		for output, column := range st.Into {
@@ -127,11 +130,15 @@ func (st statement) run(ctx context.Context, s session) (result, error) {
 	}
 }
 
-func short(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "..."
+// short is what an error shows of a value: redacted before it is cut.
+func (s statement) short(text string) string {
+	if s.redact != nil {
+		text = s.redact(text)
 	}
-	return s
+	if len(text) > 200 {
+		return text[:200] + "..."
+	}
+	return text
 }
 
 func (r result) first() any {

@@ -42,7 +42,7 @@ func thaw() function.Function {
 		if err := checkToken(env, "SQLThaw"); err != nil {
 			return nil, nil, err
 		}
-		list, err := parseStatements(a.Statements)
+		list, err := parseStatements(env, a.Statements)
 		if err != nil {
 			return nil, nil, err
 		}

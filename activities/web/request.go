@@ -57,7 +57,7 @@ func prepare(ctx context.Context, env *function.Env, a requestArgs) (*request, e
 		return nil, r.fail(fault.User, "%w", err)
 	}
 	if a.SigningSecret != "" {
-		key, err := secretKey(ctx, env, a.SigningSecret)
+		key, err := function.SecretKey(ctx, env, a.SigningSecret)
 		if err != nil {
 			return nil, r.fail(fault.User, "signingSecret: %w", err)
 		}
@@ -125,7 +125,7 @@ func (r *request) setHeaders(ctx context.Context, a requestArgs) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.SecretHeaders)) {
-		v, err := secretKey(ctx, r.env, a.SecretHeaders[name])
+		v, err := function.SecretKey(ctx, r.env, a.SecretHeaders[name])
 		if err != nil {
 			return fmt.Errorf("secretHeaders: %s: %w", name, err)
 		}
@@ -164,7 +164,7 @@ func (r *request) trust(ctx context.Context, ref string) error {
 	if r.url.Scheme != "https" {
 		return fmt.Errorf("it is for https; url is http")
 	}
-	pem, err := secretKey(ctx, r.env, ref)
+	pem, err := function.SecretKey(ctx, r.env, ref)
 	if err != nil {
 		return err
 	}
@@ -174,23 +174,6 @@ func (r *request) trust(ctx context.Context, ref string) error {
 	}
 	r.tls = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return nil
-}
-
-// secretKey resolves "secretName/key".
-func secretKey(ctx context.Context, env *function.Env, ref string) (string, error) {
-	name, key, ok := strings.Cut(ref, "/")
-	if !ok || name == "" || key == "" {
-		return "", fmt.Errorf("%q: write secretName/key", ref)
-	}
-	secret, err := env.Secrets.Named(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	v, ok := secret[key]
-	if !ok {
-		return "", fmt.Errorf("secret %q has no key %q", name, key)
-	}
-	return string(v), nil
 }
 
 // statuses are codes and classes of codes: "204", "2xx".
