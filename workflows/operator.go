@@ -22,6 +22,8 @@ type operator struct {
 	parked    map[string]bool           // phases that failed and wait
 	started   map[string]bool           // phases that were started
 	phases    []string                  // every phase that can be named
+	freezes   map[string]string         // freeze -> its do
+	sides     map[string]string         // do or undo -> its freeze
 	frozen    int                       // freezes under way
 	ask       *question                 // the approval that is waited for
 	notes     []string
@@ -41,8 +43,17 @@ type question struct {
 func newOperator(ctx workflow.Context) *operator {
 	return &operator{
 		decisions: map[string]plan.Operation{}, retries: map[string]plan.Operation{},
-		parked: map[string]bool{}, started: map[string]bool{},
+		parked: map[string]bool{}, started: map[string]bool{}, freezes: map[string]string{}, sides: map[string]string{},
 		now: func() time.Time { return workflow.Now(ctx) },
+	}
+}
+
+// know takes in what a person may name.
+func (o *operator) know(ph *plan.Phase) {
+	o.phases = append(o.phases, ph.Name)
+	if f := ph.Freeze; f != nil {
+		o.freezes[ph.Name] = f.Do.Name
+		o.sides[f.Do.Name], o.sides[f.Undo.Name] = ph.Name, ph.Name
 	}
 }
 
@@ -186,6 +197,9 @@ func (o *operator) mayRetry(op plan.Operation) error {
 	if !o.parked[op.Phase] {
 		return refused("retry: phase %q does not wait for its operator; it can be retried once it has failed in a run that is paused, or that was started with \"onFailure\": \"pause\"", op.Phase)
 	}
+	if do, ok := o.freezes[op.Phase]; ok && len(op.Args) > 0 {
+		return refused("retry: %q is a freeze, which has no arguments of its own; name %q or a phase inside it, and all of the freeze is made again", op.Phase, do)
+	}
 	return nil
 }
 
@@ -193,7 +207,10 @@ func (o *operator) maySkip(op plan.Operation) error {
 	if err := o.known(op, plan.UpdateSkip); err != nil {
 		return err
 	}
+	of, side := o.sides[op.Phase]
 	switch {
+	case side:
+		return refused("skip: %q is a side of the freeze %q, and is never skipped by itself; skip %[2]q", op.Phase, of)
 	case op.Reason == "":
 		return refused("skip: give a reason; it is kept with the restore point")
 	case o.started[op.Phase] && !o.parked[op.Phase]:

@@ -149,6 +149,39 @@ func TestOperator(t *testing.T) {
 				w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "f"}, "")
 				w.RegisterDelayedCallback(w.CancelWorkflow, 2*time.Hour)
 			}, err: "compensated: a"},
+		{name: "a freeze that fails again after a skip inside it waits again, and is not frozen for ever", phases: []plan.Phase{frozen("f", phase("a"), phase("b"))},
+			req: plan.Request{OnFailure: "pause"}, setup: func(w *world) {
+				w.freeze = func(_ context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+					w.log("freeze")
+					require.Less(w.t, len(w.calls), 5, "frozen again and again")
+					return &plan.FreezeReport{Token: in.Token, Failure: &plan.Failure{Phase: "b", Kind: string(fault.Permanent), Message: "boom"}}, nil
+				}
+				w.update(time.Hour, "skip", plan.Operation{By: "bob", Phase: "a", Reason: "not needed"}, "")
+				w.RegisterDelayedCallback(func() { assert.Equal(w.t, []string{"freeze", "freeze"}, w.calls) }, 2*time.Hour)
+				w.update(2*time.Hour, "skip", plan.Operation{By: "bob", Phase: "f", Reason: "no freeze today"}, "")
+			}, calls: []string{"freeze", "freeze"}, skipped: "bob: no freeze today"},
+		{name: "the sides of a freeze: their arguments can be changed, they cannot be skipped", phases: []plan.Phase{frozen("f", phase("a"))},
+			req: plan.Request{OnFailure: "pause"}, setup: func(w *world) {
+				first := true
+				w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+					if first {
+						first = false
+						return &plan.FreezeReport{Token: in.Token, Failure: &plan.Failure{Phase: "f.do", Kind: string(fault.User), Message: "no such host"}}, nil
+					}
+					assert.Equal(w.t, plan.Values{"address": "db2:5432"}, in.Freeze.Do.Args)
+					return w.goodFreeze(ctx, in)
+				}
+				w.update(time.Hour, "skip", plan.Operation{By: "bob", Phase: "f.undo", Reason: "x"}, `is a side of the freeze "f"`)
+				w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "f", Args: plan.Values{"address": "db2:5432"}}, `name "f.do" or a phase inside it`)
+				w.update(2*time.Hour, "retry", plan.Operation{By: "bob", Phase: "f.do", Args: plan.Values{"address": "db2:5432"}}, "")
+			}, calls: []string{"freeze"}},
+		{name: "a phase inside a freeze that runs is not skipped", phases: []plan.Phase{frozen("f", phase("a"))}, setup: func(w *world) {
+			w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+				time.Sleep(300 * time.Millisecond)
+				return w.goodFreeze(ctx, in)
+			}
+			w.update(10*time.Millisecond, "skip", plan.Operation{By: "bob", Phase: "a", Reason: "x"}, "running or over")
+		}, calls: []string{"freeze"}},
 		{name: "a stuck compensation is skipped, and named in the failure", phases: []plan.Phase{compensated(phase("a")), phase("b", "a")}, setup: func(w *world) {
 			w.fails["b"] = []error{boom}
 			for range 100 {

@@ -64,7 +64,9 @@ func (a *action) phase(ctx workflow.Context, ph *plan.Phase) error {
 		if a.skipped(ctx, ph) {
 			return nil
 		}
-		a.ops.started[ph.Name] = true
+		for _, n := range names(ph) {
+			a.ops.started[n] = true
+		}
 		a.current = ph.Name
 		a.show(ctx, a.state, "")
 		started := workflow.Now(ctx)
@@ -82,25 +84,29 @@ func (a *action) phase(ctx workflow.Context, ph *plan.Phase) error {
 		if temporal.IsCanceledError(err) || ctx.Err() != nil || (a.req.OnFailure != "pause" && a.ops.paused == nil) {
 			return err
 		}
-		names := []string{ph.Name}
-		if ph.Freeze != nil {
-			for _, inner := range ph.Freeze.Phases {
-				names = append(names, inner.Name)
-			}
-		}
 		before := a.state
 		a.show(ctx, stateParked, "retry or skip of phase "+ph.Name+": "+words(err))
-		op, skip, parkErr := a.ops.park(ctx, names...)
+		op, skip, parkErr := a.ops.park(ctx, names(ph)...)
 		if parkErr != nil {
 			return err
 		}
 		a.show(ctx, before, "")
 		if !skip {
 			change(ph, op)
-		} else if op.Phase != ph.Name {
-			skipInner(ph, op)
 		}
 	}
+}
+
+// names are those of a phase and of all that is inside it.
+func names(ph *plan.Phase) []string {
+	all := []string{ph.Name}
+	if f := ph.Freeze; f != nil {
+		all = append(all, f.Do.Name, f.Undo.Name)
+		for i := range f.Phases {
+			all = append(all, f.Phases[i].Name)
+		}
+	}
+	return all
 }
 
 // gate holds a paused run before its next phase.
@@ -122,6 +128,9 @@ func (a *action) skipped(ctx workflow.Context, ph *plan.Phase) bool {
 		for _, inner := range ph.Freeze.Phases {
 			if op, ok := a.ops.decisions[inner.Name]; ok {
 				skipInner(ph, op)
+				// Done, and not for ever: a freeze that fails again waits for
+				// its operator again.
+				delete(a.ops.decisions, inner.Name)
 			}
 		}
 	}
@@ -138,10 +147,14 @@ func (a *action) skipped(ctx workflow.Context, ph *plan.Phase) bool {
 // change puts the arguments of a retry into the phase that it names.
 func change(ph *plan.Phase, op plan.Operation) {
 	to := ph
-	if ph.Freeze != nil {
-		for i := range ph.Freeze.Phases {
-			if ph.Freeze.Phases[i].Name == op.Phase {
-				to = &ph.Freeze.Phases[i]
+	if f := ph.Freeze; f != nil {
+		sides := []*plan.Phase{&f.Do, &f.Undo}
+		for i := range f.Phases {
+			sides = append(sides, &f.Phases[i])
+		}
+		for _, s := range sides {
+			if s.Name == op.Phase {
+				to = s
 			}
 		}
 	}

@@ -125,7 +125,7 @@ func (a *action) makePlan(ctx workflow.Context) error {
 		a.plan.Blueprint, a.plan.Action, a.plan.Target = a.req.Blueprint, a.req.Action, a.req.Target
 		return err
 	}
-	a.plan.Walk(func(ph *plan.Phase) { a.ops.phases = append(a.ops.phases, ph.Name) })
+	a.plan.Walk(a.ops.know)
 	if a.req.Plan {
 		return nil
 	}
