@@ -220,10 +220,22 @@ func (a *action) thawHere(ctx workflow.Context, in plan.FreezeInput, why string)
 	return r, nil
 }
 
-// thaw runs the Thaw activity until it succeeds.
+// thaw runs the Thaw activity until it succeeds. Temporal retries it without
+// limit; the loop is for an attempt that ends for good all the same: a person
+// fails the activity by hand, or its result does not decode.
 func thaw(ctx workflow.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
-	var r plan.FreezeReport
 	o := untilDone(in.Scope.Target, "thaw "+in.Scope.Target.Key(), max(thawTimeout, in.Freeze.Undo.Timeout.D()))
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), plan.ActivityThaw, in).Get(ctx, &r)
-	return &r, err
+	// A database that comes back is thawed soon after.
+	o.RetryPolicy.MaximumInterval = 5 * time.Second
+	for {
+		var r plan.FreezeReport
+		err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), plan.ActivityThaw, in).Get(ctx, &r)
+		if err == nil {
+			return &r, nil
+		}
+		workflow.GetLogger(ctx).Error("thaw ended without success; trying again", "target", in.Scope.Target.Key(), "error", err)
+		if err := workflow.Sleep(ctx, time.Second); err != nil {
+			return nil, err
+		}
+	}
 }

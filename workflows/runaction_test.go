@@ -8,7 +8,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
@@ -64,6 +66,16 @@ func TestRunAction(t *testing.T) {
 					return r, nil
 				}
 			}, calls: []string{"freeze"}, err: "undo found no session", kind: TypeNotProven},
+		{name: "a thaw that somebody failed by hand is made again: no session ends before", phases: []plan.Phase{frozen("f")},
+			setup: func(w *world) {
+				w.freeze = func(context.Context, plan.FreezeInput) (*plan.FreezeReport, error) {
+					return nil, kind(fault.Unknown, "worker lost")
+				}
+				w.fails["thaw"] = []error{temporal.NewNonRetryableApplicationError("failed from the Temporal UI", "", nil)}
+				w.SetOnChildWorkflowCompletedListener(func(_ *workflow.Info, _ converter.EncodedValue, err error) {
+					assert.NoError(w.t, err, "the session ended without its thaw")
+				})
+			}, calls: []string{"thaw", "thaw", "thaw"}, err: "worker lost", kind: string(fault.Unknown)},
 		{name: "a phase inside a freeze that was lost is compensated: it may have run", phases: []plan.Phase{frozen("f", compensated(phase("a")))},
 			setup: func(w *world) {
 				w.freeze = func(context.Context, plan.FreezeInput) (*plan.FreezeReport, error) {

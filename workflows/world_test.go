@@ -109,6 +109,12 @@ func (w *world) goodFreeze(_ context.Context, in plan.FreezeInput) (*plan.Freeze
 
 func (w *world) thaw(context.Context, plan.FreezeInput) (*plan.FreezeReport, error) {
 	w.log("thaw")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if left := w.fails["thaw"]; len(left) > 0 {
+		w.fails["thaw"] = left[1:]
+		return nil, left[0]
+	}
 	return &plan.FreezeReport{ThawedAt: time.Now(), Proof: plan.Proof{Reason: "thawed from outside the freeze"}}, nil
 }
 
