@@ -30,9 +30,16 @@ func (e *Engine) Plan(ctx context.Context, in plan.PlanInput) (*plan.PlanOutput,
 	return &plan.PlanOutput{Plan: *p, Attributes: e.hasAttributes(ctx)}, nil
 }
 
+// longestID is Temporal's default limit of a workflow id. A run that starts a
+// child with a longer one hangs.
+const longestID = 1000
+
 func (e *Engine) plan(ctx context.Context, in plan.PlanInput) (*plan.Plan, error) {
 	req := &in.Request
 	req.Target = canonical(req.Target)
+	if id := plan.FreezeID(req.Target); len(id) > longestID {
+		return nil, fault.New(fault.User, "target.name has %d characters; Temporal takes no workflow id longer than %d, and the freeze of the target needs one", len(req.Target.Name), longestID)
+	}
 	location := req.Location
 	if location == "" {
 		location = e.cfg.Location

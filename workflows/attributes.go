@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -50,16 +51,27 @@ type attributes struct {
 func (a *attributes) identify(ctx workflow.Context, p *plan.Plan, requestedBy, state string) {
 	a.state = state
 	updates := []temporal.SearchAttributeUpdate{
-		attrBlueprint.ValueSet(p.Blueprint), attrAction.ValueSet(p.Action),
-		attrTarget.ValueSet(p.Target.Key()), attrState.ValueSet(state),
+		attrBlueprint.ValueSet(keyword(p.Blueprint)), attrAction.ValueSet(keyword(p.Action)),
+		attrTarget.ValueSet(keyword(p.Target.Key())), attrState.ValueSet(state),
 	}
 	if requestedBy != "" {
-		updates = append(updates, attrRequestedBy.ValueSet(requestedBy))
+		updates = append(updates, attrRequestedBy.ValueSet(keyword(requestedBy)))
 	}
 	if p.Scope.RestorePoint.ID != "" {
-		updates = append(updates, attrRestore.ValueSet(p.Scope.RestorePoint.ID))
+		updates = append(updates, attrRestore.ValueSet(keyword(p.Scope.RestorePoint.ID)))
 	}
 	a.upsert(ctx, updates)
+}
+
+// keyword cuts a text to what every store of search attributes takes: 255
+// bytes in SQL. Temporal refuses a workflow task that sets more than 2 KiB,
+// again and again: the run would hang for ever.
+func keyword(s string) string {
+	const most = 255
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
 }
 
 func (a *attributes) set(ctx workflow.Context, state, waiting, frozenSince string, more ...temporal.SearchAttributeUpdate) {
@@ -70,7 +82,7 @@ func (a *attributes) set(ctx workflow.Context, state, waiting, frozenSince strin
 		if waiting == "" {
 			more = append(more, attrWaitingFor.ValueUnset())
 		} else {
-			more = append(more, attrWaitingFor.ValueSet(waiting))
+			more = append(more, attrWaitingFor.ValueSet(keyword(waiting)))
 		}
 	}
 	if frozenSince != a.frozen {

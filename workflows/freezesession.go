@@ -259,7 +259,7 @@ func (s *session) show(ctx workflow.Context, state string) {
 	s.state = state
 	updates := []temporal.SearchAttributeUpdate{}
 	if s.attrs.state == "" {
-		updates = append(updates, attrTarget.ValueSet(s.in.Scope.Target.Key()))
+		updates = append(updates, attrTarget.ValueSet(keyword(s.in.Scope.Target.Key())))
 	}
 	s.attrs.set(ctx, state, "", s.frozen, updates...)
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Freeze of **%s** for run `%s`: **%s**. At most %s.\n\nFrozen since: %s\n\nTo thaw now, send the update `thaw` with `{\"by\": \"you\", \"reason\": \"...\"}`.\n",

@@ -2,11 +2,15 @@ package workflows
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
@@ -217,4 +221,22 @@ func TestOperator(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSearchAttributesAreNeverTooLong(t *testing.T) {
+	w := newWorld(t, phase("a"))
+	w.attributes = true
+	w.fails["a"] = []error{kind(fault.Permanent, strings.Repeat("ä", 3000))}
+	w.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
+		for _, v := range args.Get(0).(temporal.SearchAttributes).GetUntypedValues() {
+			if s, ok := v.(string); ok {
+				assert.LessOrEqual(t, len(s), 255)
+				assert.True(t, utf8.ValidString(s))
+			}
+		}
+	}).Return(nil)
+	w.update(time.Hour, "skip", plan.Operation{By: "bob", Phase: "a", Reason: "x"}, "")
+	_, err := w.run(plan.Request{OnFailure: "pause", RequestedBy: strings.Repeat("x", 3000)})
+	require.NoError(t, err)
+	w.AssertExpectations(t)
 }

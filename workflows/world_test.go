@@ -35,6 +35,8 @@ type world struct {
 	// freeze is what the freezing activity does.
 	freeze func(context.Context, plan.FreezeInput) (*plan.FreezeReport, error)
 	rp     *plan.RestorePoint
+	// attributes: the namespace has Thaw's search attributes.
+	attributes bool
 }
 
 func newWorld(t *testing.T, phases ...plan.Phase) *world {
@@ -70,7 +72,7 @@ func (w *world) log(s string) {
 }
 
 func (w *world) planned(context.Context, plan.PlanInput) (*plan.PlanOutput, error) {
-	return &plan.PlanOutput{Plan: w.plan}, nil
+	return &plan.PlanOutput{Plan: w.plan, Attributes: w.attributes}, nil
 }
 
 func (w *world) call(ctx context.Context, c plan.Call) (*plan.CallResult, error) {
