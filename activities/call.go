@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+
 	"thaw/activities/function"
 	"thaw/activities/secret"
 	"thaw/blueprints/fault"
@@ -23,7 +25,7 @@ func (e *Engine) Call(ctx context.Context, c plan.Call) (*plan.CallResult, error
 	note, stop := heartbeats(ctx, 2*time.Second)
 	defer stop()
 	r, err := e.call(ctx, c, note)
-	return r, e.toTemporal(withCause(ctx, err))
+	return r, e.toTemporal(withCause(ctx, err), plan.FailedCall{Attempt: activity.GetInfo(ctx).Attempt})
 }
 
 func (e *Engine) call(ctx context.Context, c plan.Call, note func(string)) (*plan.CallResult, error) {

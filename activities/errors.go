@@ -14,14 +14,14 @@ import (
 // is the kind that the engine's retry policies name; its text is redacted.
 // The original is not wrapped: its text, and those below it, could hold a
 // secret.
-func (e *Engine) toTemporal(err error) error {
+func (e *Engine) toTemporal(err error, details ...any) error {
 	if err == nil {
 		return nil
 	}
 	if errors.Is(err, context.Canceled) && !isFault(err) {
 		return temporal.NewCanceledError(e.redact.Text(err.Error()))
 	}
-	o := temporal.ApplicationErrorOptions{}
+	o := temporal.ApplicationErrorOptions{Details: details}
 	var later interface{ RetryAfter() time.Duration }
 	if errors.As(err, &later) {
 		o.NextRetryDelay = later.RetryAfter()

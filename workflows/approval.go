@@ -15,11 +15,11 @@ func (a *action) approve(ctx workflow.Context, ask plan.Approval, what string) e
 	}
 	ask.Count = max(ask.Count, 1)
 	timeout := orDefault(ask.Timeout.D(), approvalTimeout)
-	q := &question{Approval: ask, digest: a.plan.Digest, requestedBy: a.req.RequestedBy, deadline: workflow.Now(ctx).Add(timeout)}
 	// Two phases may ask at once: one question at a time.
 	if err := workflow.Await(ctx, func() bool { return a.ops.ask == nil }); err != nil {
 		return err
 	}
+	q := &question{Approval: ask, digest: a.plan.Digest, requestedBy: a.req.RequestedBy, deadline: workflow.Now(ctx).Add(timeout)}
 	a.ops.ask = q
 	before := a.state
 	a.show(ctx, stateWaiting, fmt.Sprintf("approval of %s by %s", what, approvers(ask)))

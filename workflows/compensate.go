@@ -15,7 +15,8 @@ func (a *action) compensate(ctx workflow.Context) {
 	for len(a.undo) > 0 {
 		last := a.undo[len(a.undo)-1]
 		a.undo = a.undo[:len(a.undo)-1]
-		a.show(ctx, stateCompensating, "")
+		a.current = last.call.Name
+		a.show(ctx, stateCompensating, fmt.Sprintf("%s to succeed, which undoes %s; it is tried until it does, or until it is retried or skipped by name", last.call.Name, last.of))
 		if skip := a.insist(ctx, &last.call, nil); skip != nil {
 			a.left = append(a.left, fmt.Sprintf("%s (its compensation %s was skipped by %s: %s)", last.of, last.call.Name, skip.By, skip.Reason))
 			continue

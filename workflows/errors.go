@@ -65,10 +65,19 @@ func words(err error) string {
 	}
 }
 
-// noEffect reports that the attempt is known to have changed nothing.
-func noEffect(err error) bool {
-	k := fault.Kind(kindOf(err))
-	return k == fault.User || k == fault.Transient
+// noEffect reports that the phase is known to have changed nothing. Where an
+// attempt is retried that may have had an effect, the last one's error speaks
+// for all only if it was the only one.
+func noEffect(ph *plan.Phase, err error) bool {
+	if k := fault.Kind(kindOf(err)); k != fault.User && k != fault.Transient {
+		return false
+	}
+	if !ph.Idempotent && !ph.Retry.ExitCodes {
+		return true
+	}
+	var app *temporal.ApplicationError
+	var f plan.FailedCall
+	return errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil && f.Attempt == 1
 }
 
 // final builds the error that a run closes with: the failure first, then what

@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ func (a *action) freeze(ctx workflow.Context, ph *plan.Phase) error {
 	a.frozen, a.token = "", ""
 	a.show(ctx, stateRunning, "")
 	if report == nil {
-		if err != nil && (noEffect(err) || kindOf(err) == TypeBusy) {
+		if err != nil && slices.Contains([]string{TypeBusy, TypeThawedByPerson}, kindOf(err)) {
 			a.settle(ph, nil)
 		}
 		return err
@@ -41,6 +42,7 @@ func (a *action) freeze(ctx workflow.Context, ph *plan.Phase) error {
 	}
 	report.Token = in.Token
 	a.freezes = append(a.freezes, *report)
+	a.proofs[ph.Name] = report.Proof
 	a.records = append(a.records, report.Phases...)
 	for _, name := range workflow.DeterministicKeys(report.Results) {
 		a.results[name] = report.Results[name]
@@ -152,6 +154,9 @@ func (a *action) session(ctx workflow.Context, in plan.FreezeInput) (*plan.Freez
 func (a *action) startSession(ctx workflow.Context, in plan.FreezeInput) (workflow.ChildWorkflowFuture, error) {
 	until := workflow.Now(ctx).Add(busyWait)
 	for {
+		if a.ops.thaw != nil {
+			return nil, failed(TypeThawedByPerson, "freeze %s: not made: %s asked to thaw: %s", in.Name, a.ops.thaw.By, a.ops.thaw.Reason)
+		}
 		child := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
 			WorkflowID: in.Session, TaskQueue: a.plan.Target.TaskQueue,
 			ParentClosePolicy:     enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL,

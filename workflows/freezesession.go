@@ -19,9 +19,6 @@ import (
 // too long a time. It ends when the thaw is confirmed, never before.
 func FreezeSession(ctx workflow.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
 	s := &session{in: in, attrs: attributes{enabled: in.Attributes}, state: stateRunning}
-	if in.Scope.Target.TaskQueue == "" {
-		in.Scope.Target.TaskQueue = workflow.GetInfo(ctx).TaskQueueName
-	}
 	if err := s.setup(ctx); err != nil {
 		return nil, err
 	}

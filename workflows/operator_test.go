@@ -186,6 +186,14 @@ func TestOperator(t *testing.T) {
 			}
 			w.update(10*time.Millisecond, "skip", plan.Operation{By: "bob", Phase: "a", Reason: "x"}, "running or over")
 		}, calls: []string{"freeze"}},
+		{name: "a skipped deferPhase fails the run, which is compensated", phases: []plan.Phase{compensated(phase("a"))}, setup: func(w *world) {
+			d := phase("d")
+			w.plan.Defer = &d
+			for range 100 {
+				w.fails["d"] = append(w.fails["d"], kind(fault.Command, "busy"))
+			}
+			w.update(5*time.Minute, "skip", plan.Operation{By: "bob", Phase: "d", Reason: "gone"}, "")
+		}, err: "deferPhase d was skipped by bob: gone; compensated: a"},
 		{name: "a stuck compensation is skipped, and named in the failure", phases: []plan.Phase{compensated(phase("a")), phase("b", "a")}, setup: func(w *world) {
 			w.fails["b"] = []error{boom}
 			for range 100 {
@@ -239,4 +247,23 @@ func TestSearchAttributesAreNeverTooLong(t *testing.T) {
 	_, err := w.run(plan.Request{OnFailure: "pause", RequestedBy: strings.Repeat("x", 3000)})
 	require.NoError(t, err)
 	w.AssertExpectations(t)
+}
+
+func TestRetriedFreezeIsProvenByItself(t *testing.T) {
+	w := newWorld(t, frozen("f"))
+	w.plan.Artifacts = map[string]plan.Artifact{"data": {}}
+	first := true
+	w.freeze = func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
+		r, err := w.goodFreeze(ctx, in)
+		if first {
+			first = false
+			r.Proof, r.Failure = plan.Proof{Reason: "failure of a"}, &plan.Failure{Phase: "a", Kind: string(fault.Permanent), Message: "boom"}
+		}
+		return r, err
+	}
+	w.update(time.Hour, "retry", plan.Operation{By: "bob", Phase: "f"}, "")
+	out, err := w.run(plan.Request{OnFailure: "pause"})
+	require.NoError(t, err)
+	assert.Len(t, out.Freezes, 2)
+	assert.True(t, out.RestorePoint.Consistent, out.RestorePoint.Consistency)
 }

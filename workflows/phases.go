@@ -182,7 +182,7 @@ func (a *action) once(ctx workflow.Context, ph *plan.Phase, round int) error {
 	a.owe(ph)
 	res, err := a.call(ctx, ph, callOptions(&a.plan, ph), round, false)
 	if err != nil {
-		if noEffect(err) {
+		if noEffect(ph, err) {
 			a.forgive(ph.Name)
 		}
 		return err

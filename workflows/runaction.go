@@ -39,7 +39,8 @@ type action struct {
 	deferred *plan.Result
 	records  []plan.PhaseRecord
 	freezes  []plan.FreezeReport
-	cutsOut  []string // cuts made outside any freeze
+	proofs   map[string]plan.Proof // of each freeze phase's last freeze
+	cutsOut  []string              // cuts made outside any freeze
 
 	undo        []undo // what to compensate, in order of start
 	compensated []string
@@ -61,7 +62,7 @@ func newAction(ctx workflow.Context, req plan.Request) (*action, error) {
 		req.Target.TaskQueue = info.TaskQueueName
 	}
 	a := &action{
-		req: req, state: statePlanning, start: workflow.Now(ctx), ops: newOperator(ctx), results: map[string]plan.Result{},
+		req: req, state: statePlanning, start: workflow.Now(ctx), ops: newOperator(ctx), results: map[string]plan.Result{}, proofs: map[string]plan.Proof{},
 		self: plan.Run{ID: info.WorkflowExecution.ID, RunID: info.WorkflowExecution.RunID, Original: info.OriginalRunID},
 	}
 	if err := workflow.SetQueryHandlerWithOptions(ctx, plan.QueryProgress, a.progress,
@@ -88,8 +89,9 @@ func (a *action) run(ctx workflow.Context) (*plan.Outcome, error) {
 		a.compensate(ctx)
 	}
 	switch derr := a.runDefer(ctx); {
-	case err == nil:
+	case err == nil && derr != nil:
 		err = derr
+		a.compensate(ctx)
 	case derr != nil:
 		a.left = append(a.left, words(derr))
 	}
@@ -200,11 +202,12 @@ func (a *action) consistency() (bool, string) {
 		return false, "no freeze: as consistent as the tool that read the data makes it"
 	}
 	cuts := 0
-	for _, f := range a.freezes {
-		if !f.Proof.Consistent {
-			return false, f.Proof.Reason
+	for _, n := range workflow.DeterministicKeys(a.proofs) {
+		p := a.proofs[n]
+		if !p.Consistent {
+			return false, p.Reason
 		}
-		cuts += len(f.Proof.Cuts)
+		cuts += len(p.Cuts)
 	}
 	switch {
 	case cuts == 0:

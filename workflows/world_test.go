@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
@@ -62,6 +64,7 @@ func newWorld(t *testing.T, phases ...plan.Phase) *world {
 		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}
 	w.SetTestTimeout(20 * time.Second)
+	w.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: 10 * time.Second}) // a busy machine is no deadlock
 	return w
 }
 
@@ -93,6 +96,10 @@ func (w *world) call(ctx context.Context, c plan.Call) (*plan.CallResult, error)
 		}
 	}
 	if err != nil {
+		var app *temporal.ApplicationError
+		if errors.As(err, &app) {
+			err = temporal.NewApplicationError(app.Message(), app.Type(), plan.FailedCall{Attempt: activity.GetInfo(ctx).Attempt})
+		}
 		return nil, err
 	}
 	return &plan.CallResult{Output: w.out[c.Phase.Name], Skipped: c.Phase.When == "false"}, nil

@@ -63,6 +63,11 @@ type CallResult struct {
 	Ended   time.Time `json:"ended"`
 }
 
+// FailedCall is the detail of a call's error.
+type FailedCall struct {
+	Attempt int32 `json:"attempt"` // the one that failed, from 1
+}
+
 // Span is a span of time on the clock of the worker that measured it.
 type Span struct {
 	Start time.Time `json:"start"`
