@@ -43,6 +43,17 @@ func (e *Engine) writeRestorePoint(rp plan.RestorePoint) (*plan.RestorePoint, er
 	return &rp, nil
 }
 
+// Forget removes the record of a restore point whose data was deleted, and its
+// directory where nothing is left in it. Idempotent.
+func (e *Engine) Forget(_ context.Context, ref plan.RestorePointRef) error {
+	if err := os.Remove(filepath.Join(ref.Directory, restorePointFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return e.toTemporal(fault.New(fault.Transient, "forget restore point %s: %w", ref.ID, err))
+	}
+	// What is still there is not ours to judge: a directory with it stays.
+	_ = os.Remove(ref.Directory)
+	return nil
+}
+
 // readRestorePoint finds a restore point by its id in a location, or by the
 // path of its directory or file.
 func (e *Engine) readRestorePoint(from, location string) (*plan.RestorePoint, error) {

@@ -36,9 +36,17 @@ func (a *action) listenFrozen(ctx workflow.Context) {
 	})
 }
 
+// target is the plan's, which a request by restore point need not name.
+func (a *action) target() plan.Target {
+	if a.plan.Target.Name != "" {
+		return a.plan.Target
+	}
+	return a.req.Target
+}
+
 func (a *action) progress() (plan.Progress, error) {
 	p := plan.Progress{
-		Blueprint: a.plan.Blueprint, Action: a.plan.Action, Target: a.req.Target.Key(), State: a.state, Phase: a.current,
+		Blueprint: a.plan.Blueprint, Action: a.plan.Action, Target: a.target().Key(), State: a.state, Phase: a.current,
 		Digest: a.plan.Digest, FrozenSince: a.frozen, WaitingFor: a.waiting, Phases: a.records, Notes: a.ops.notes,
 	}
 	if a.plan.Blueprint == "" {
@@ -58,7 +66,7 @@ func (a *action) progress() (plan.Progress, error) {
 
 func (a *action) details() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s** of `%s` on **%s**\n\n", a.plan.Action, a.plan.Blueprint, a.req.Target.Key())
+	fmt.Fprintf(&b, "**%s** of `%s` on **%s**\n\n", a.plan.Action, a.plan.Blueprint, a.target().Key())
 	fmt.Fprintf(&b, "| | |\n|---|---|\n| state | **%s** |\n", a.state)
 	for _, row := range [][2]string{
 		{"phase", a.current}, {"frozen since", a.frozen}, {"waits for", a.waiting}, {"plan", a.plan.Digest},

@@ -50,6 +50,10 @@ type action struct {
 	artifacts    map[string]plan.Artifact
 }
 
+// actionDelete is the action that deletes a restore point, by the convention
+// of Kanister and K10.
+const actionDelete = "delete"
+
 // undo is a compensation that is owed once its phase was started.
 type undo struct {
 	of   string
@@ -139,10 +143,12 @@ func (a *action) makePlan(ctx workflow.Context) error {
 // finish writes the end: only now, when all that was owed is done.
 func (a *action) finish(ctx workflow.Context, err error) (*plan.Outcome, error) {
 	a.current = ""
-	consistent := a.restorePoint != nil && a.restorePoint.Consistent
 	switch {
+	case err == nil && a.restorePoint != nil:
+		a.show(ctx, stateCompleted, "", attrConsistent.ValueSet(a.restorePoint.Consistent))
+		return a.outcome(), nil
 	case err == nil:
-		a.show(ctx, stateCompleted, "", attrConsistent.ValueSet(consistent))
+		a.show(ctx, stateCompleted, "")
 		return a.outcome(), nil
 	case temporal.IsCanceledError(err):
 		a.show(ctx, stateCancelled, "")
@@ -164,8 +170,13 @@ func (a *action) outcome() *plan.Outcome {
 }
 
 // record renders the output artifacts and writes the restore point, both on a
-// worker. An action without output artifacts leaves none.
+// worker. An action without output artifacts leaves none; one that deleted a
+// restore point's data takes its record away, so that nobody counts on it.
 func (a *action) record(ctx workflow.Context) error {
+	if a.plan.Action == actionDelete && a.req.From != "" {
+		ctx = workflow.WithActivityOptions(ctx, quick(a.plan.Target, "forget "+a.plan.Scope.RestorePoint.ID))
+		return workflow.ExecuteActivity(ctx, plan.ActivityForget, a.plan.Scope.RestorePoint).Get(ctx, nil)
+	}
 	if len(a.plan.Artifacts) == 0 {
 		return nil
 	}

@@ -183,6 +183,29 @@ func TestRestorePoint(t *testing.T) {
 	}
 }
 
+func TestDeleteForgetsTheRestorePoint(t *testing.T) {
+	tests := []struct {
+		name  string
+		from  string
+		fails []error
+		calls []string
+	}{
+		{name: "once its data is deleted", from: "rp", calls: []string{"a", "forget rp"}},
+		{name: "not where that failed", from: "rp", fails: []error{kind(fault.Permanent, "boom")}, calls: []string{"a"}},
+		{name: "not where it was given artifacts only", calls: []string{"a"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, phase("a"))
+			w.plan.Action = "delete"
+			w.fails["a"] = tt.fails
+			_, err := w.run(plan.Request{From: tt.from})
+			assert.Equal(t, tt.fails == nil, err == nil)
+			assert.Equal(t, tt.calls, w.calls)
+		})
+	}
+}
+
 func TestDynamicType(t *testing.T) {
 	tests := []struct {
 		name, workflow string

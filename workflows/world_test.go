@@ -58,7 +58,7 @@ func newWorld(t *testing.T, phases ...plan.Phase) *world {
 	Register(w)
 	for name, f := range map[string]any{
 		plan.ActivityPlan: w.planned, plan.ActivityCall: w.call, plan.ActivityThaw: w.thaw, plan.ActivityWatch: w.watch,
-		plan.ActivityArtifacts: w.artifacts, plan.ActivityRecord: w.record,
+		plan.ActivityArtifacts: w.artifacts, plan.ActivityRecord: w.record, plan.ActivityForget: w.forget,
 		plan.ActivityFreeze: func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) { return w.freeze(ctx, in) },
 	} {
 		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
@@ -140,6 +140,11 @@ func (w *world) record(_ context.Context, rp plan.RestorePoint) (*plan.RestorePo
 	w.log("record")
 	w.rp = &rp
 	return &rp, nil
+}
+
+func (w *world) forget(_ context.Context, ref plan.RestorePointRef) error {
+	w.log("forget " + ref.ID)
+	return nil
 }
 
 func (w *world) run(req plan.Request) (*plan.Outcome, error) {

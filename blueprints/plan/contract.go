@@ -11,6 +11,7 @@ const (
 	ActivityWatch     = "Watch"     // WatchInput -> WatchResult; returns when that run has closed
 	ActivityArtifacts = "Artifacts" // ArtifactsInput -> map[string]Artifact
 	ActivityRecord    = "Record"    // RestorePoint -> RestorePoint
+	ActivityForget    = "Forget"    // RestorePointRef -> nothing; its data is gone already
 )
 
 // Run names the run that a call belongs to. ID is the workflow id and
