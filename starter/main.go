@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -31,7 +32,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "thaw:", err)
 	}
 	var usage *usageError
-	if errors.As(err, &usage) {
+	// cobra has no type of its own for a command that is not there.
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command ") {
 		os.Exit(exitUsage)
 	}
 	os.Exit(exitFailed)

@@ -25,7 +25,7 @@ func operateCommands() []*cobra.Command {
 		operation(plan.UpdatePause, "pause RUN", "Pause before the next phase; a freeze is never held open by it", "", 0),
 		operation(plan.UpdateResume, "resume RUN", "Go on after a pause", "", 0),
 		operation(plan.UpdateRetry, "retry RUN PHASE", "Retry a failed phase that waits for its operator",
-			`  thaw retry RUN export --arg destination=/mnt/other/shop.tar.zst`, optPhase|optArgs),
+			`  thaw retry RUN export --arg archive=/mnt/other/shop.tar.zst`, optPhase|optArgs),
 		operation(plan.UpdateSkip, "skip RUN PHASE", "Skip a phase; the reason is kept with the restore point",
 			`  thaw skip RUN notify --reason "mail server is down"`, optPhase|optReason),
 		cancelCommand(),
