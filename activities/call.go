@@ -110,11 +110,12 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, err
 		return nil, err
 	}
 	env := &function.Env{
-		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c), Token: bi.token, MaxFreeze: bi.maxFreeze,
+		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c, bi.token), Token: bi.token, MaxFreeze: bi.maxFreeze,
 		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint,
 		Redact:  e.redact.Text,
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
-		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir, Heartbeat: bi.heartbeat,
+		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir,
+		Heartbeat: func(note string) { bi.heartbeat(e.redact.Text(note)) },
 	}
 	b := &bound{e, fn, env, &c.Phase, nil, nil}
 	err = b.guarded(func() error {
@@ -160,9 +161,11 @@ func (b *bound) free() {
 	}
 }
 
-// callKey is the same in every attempt of a call, and in no other call.
-func callKey(c plan.Call) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", c.Run.ID, c.Run.Original, c.Phase.Name, c.Round))
+// callKey is the same in every attempt of a call, and in no other call. Inside
+// a freeze it is of that freeze, by its token: what an earlier freeze of the
+// run cut must not be found by a later one, and be called its own.
+func callKey(c plan.Call, token string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d\x00%s", c.Run.ID, c.Run.Original, c.Phase.Name, c.Round, token))
 	return "thaw-" + hex.EncodeToString(sum[:10])
 }
 

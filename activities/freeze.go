@@ -62,6 +62,36 @@ func (e *Engine) enter(token string, cancel context.CancelCauseFunc) (*window, e
 	return w, nil
 }
 
+// errStop is the cause of a window that was ended by the worker's end.
+var errStop = errors.New("the worker stops")
+
+// Stop ends the freezes that are under way in this process, and waits until
+// each is thawed, or the context ends. It returns how many are not.
+func (e *Engine) Stop(ctx context.Context) (left int) {
+	e.mu.Lock()
+	var open []*window
+	for _, w := range e.windows {
+		open = append(open, w)
+	}
+	e.mu.Unlock()
+	for _, w := range open {
+		w.cancel(errStop)
+	}
+	for _, w := range open {
+		select {
+		case <-w.done:
+			continue
+		default:
+		}
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+			left++
+		}
+	}
+	return left
+}
+
 // remembered is how many freezes that are over a process remembers.
 const remembered = 1000
 
@@ -86,6 +116,7 @@ type freezing struct {
 	undo   *bound
 	do     *bound
 	inner  []*bound // nil where it can be bound only inside the window
+	quiet  func()   // waits for the end of what announces the freeze
 
 	// flight counts the acts that went on after their time was over: what
 	// they lock late must be thawed again.
@@ -123,6 +154,9 @@ func (f *freezing) run(ctx context.Context) error {
 	if err := f.thaw(ctx); err != nil {
 		return err
 	}
+	if f.quiet != nil {
+		f.quiet() // after the thaw, which waits for no disk, and before the journal is cleared
+	}
 	if f.late {
 		if err := f.thawAgain(ctx); err != nil {
 			return err
@@ -149,7 +183,9 @@ func (f *freezing) prepare(ctx context.Context) error {
 		return b
 	}
 	f.undo = bind(&fr.Undo, true)
-	f.do = bind(&fr.Do, false)
+	if err == nil { // do comes before all of them: whatever it seems to mention, it is of before
+		f.do, err = f.bind(ctx, &fr.Do, false)
+	}
 	for i := range fr.Phases {
 		f.inner = append(f.inner, bind(&fr.Phases[i], false))
 	}
@@ -206,8 +242,7 @@ func (f *freezing) window(ctx context.Context) {
 		f.fail(fr.Do.Name, withCause(doCtx, err))
 		return
 	}
-	stop := f.announce(ctx, out)
-	defer stop()
+	f.quiet = f.announce(ctx, out)
 	for i := range fr.Phases {
 		ph := &fr.Phases[i]
 		if err := f.phase(ctx, ph, f.inner[i]); err != nil {
@@ -334,6 +369,8 @@ func (f *freezing) thaw(ctx context.Context) error {
 // session's patience is the activity's time-out.
 func (f *freezing) thawAgain(ctx context.Context) error {
 	f.flight.Wait()
+	f.late = false // nothing uses what is bound any more
+	f.undo.free()
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.in.Freeze.Undo.Timeout.D())
 	defer cancel()
 	f.undo = nil // what was bound is used up

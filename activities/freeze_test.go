@@ -210,6 +210,74 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+func TestDoThatSeemsToNameAPhaseInsideIsBoundBefore(t *testing.T) {
+	type args struct {
+		X string `arg:"x" doc:"x"`
+	}
+	out := func(context.Context) (function.Outputs, error) { return function.Outputs{"session": "1"}, nil }
+	e := newEngine(t, fn("Cut", true, out), fn("Undo", false, out), function.New(catalogue.Function{Name: "Do", Family: "test", Summary: "test"},
+		func(ctx context.Context, _ *function.Env, a args) (function.Outputs, error) {
+			assert.Equal(t, "7", a.X)
+			return out(ctx)
+		}))
+	in := freezeInput("t")
+	in.Results = map[string]plan.Result{"look": {Output: plan.Values{"cut": "7"}}}
+	in.Freeze.Do.Args = plan.Values{"x": "{{ .Phases.look.Output.cut }}"}
+	r, err := runFreeze(t, e, in)
+	require.NoError(t, err)
+	assert.True(t, r.Proof.Consistent, r.Proof.Reason)
+}
+
+func TestKeysOfTwoFreezesDiffer(t *testing.T) {
+	var keys []string
+	out := func(context.Context) (function.Outputs, error) { return function.Outputs{"session": "1"}, nil }
+	e := newEngine(t, fn("Do", false, out), fn("Undo", false, out), function.New(catalogue.Function{Name: "Cut", Family: "test", Summary: "test", Cut: true},
+		func(ctx context.Context, env *function.Env, _ struct{}) (function.Outputs, error) {
+			keys = append(keys, env.Key)
+			return out(ctx)
+		}))
+	for _, token := range []string{"a", "b"} { // of a run whose freeze was retried, or that was reset
+		_, err := runFreeze(t, e, freezeInput(token))
+		require.NoError(t, err)
+	}
+	require.Len(t, keys, 2)
+	assert.NotEqual(t, keys[0], keys[1])
+}
+
+func TestProofNeedsValues(t *testing.T) {
+	ok, why := compare([]string{"session"}, plan.Values{"session": ""}, plan.Values{"session": ""})
+	assert.False(t, ok)
+	assert.Contains(t, why, "do reported no session")
+}
+
+func TestStopThawsWhatIsHeld(t *testing.T) {
+	l := &lock{}
+	reached := make(chan struct{})
+	e := newEngine(t,
+		fn("Do", false, func(context.Context) (function.Outputs, error) { l.do("do", true); return nil, nil }),
+		fn("Cut", true, func(ctx context.Context) (function.Outputs, error) {
+			close(reached)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}),
+		fn("Undo", false, func(context.Context) (function.Outputs, error) {
+			time.Sleep(50 * time.Millisecond)
+			l.do("undo", false)
+			return nil, nil
+		}))
+	var report *plan.FreezeReport
+	var wg sync.WaitGroup
+	wg.Go(func() { report, _ = runFreeze(t, e, freezeInput("t")) })
+	<-reached
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	assert.Zero(t, e.Stop(ctx))
+	_, frozen := l.seen()
+	assert.False(t, frozen, "the process may end now")
+	wg.Wait()
+	assert.Contains(t, report.Failure.Message, "the worker stops")
+}
+
 func TestThawFencesAFreezeThatComesLater(t *testing.T) {
 	l := &lock{}
 	e := newEngine(t,

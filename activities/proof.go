@@ -27,9 +27,9 @@ func compare(keys []string, do, undo plan.Values) (bool, string) {
 	for _, k := range keys {
 		d, u := do[k], undo[k]
 		switch {
-		case d == nil:
+		case d == nil || d == "":
 			return false, fmt.Sprintf("do reported no %s", k)
-		case u == nil:
+		case u == nil || u == "":
 			reason := fmt.Sprintf("undo found no %s: the freeze had ended before it was thawed", k)
 			if lost, ok := undo["lost"]; ok {
 				reason += fmt.Sprintf(" (%v)", lost)

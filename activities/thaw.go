@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"thaw/blueprints/plan"
@@ -64,6 +65,7 @@ func (e *Engine) fence(token string) (w *window, mine bool) {
 	if w, ok := e.windows[token]; ok {
 		return w, !w.fence
 	}
+	e.forget()
 	w = &window{cancel: func(error) {}, done: make(chan struct{}), fence: true}
 	close(w.done)
 	e.windows[token] = w
@@ -84,20 +86,35 @@ func (e *Engine) undoOnce(ctx context.Context, f *freezing) (plan.Values, error)
 // not wait for a Temporal that is away. It tries each until the context ends.
 func (e *Engine) Sweep(ctx context.Context) error {
 	left, faults := e.journal.abandoned()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
 	for _, in := range left {
-		f := &freezing{e: e, in: in, report: plan.FreezeReport{Token: in.Token}}
-		e.log.Warn("sweeping a freeze that its worker left", "target", in.Scope.Target.Key(), "token", in.Token, "run", in.Run.ID)
-		one, cancel := context.WithTimeout(ctx, sweepTimeout)
-		_, err := e.undoOnce(one, f)
-		cancel()
-		if err == nil {
-			err = e.journal.clear(in.Token)
-		}
-		if err != nil {
-			faults = errors.Join(faults, fmt.Errorf("sweep freeze %s of %s: %w", in.Token, in.Scope.Target.Key(), err))
-		}
+		// Side by side: no database waits for another that does not answer.
+		wg.Go(func() {
+			if err := e.sweep(ctx, in); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				faults = errors.Join(faults, err)
+			}
+		})
 	}
+	wg.Wait()
 	return faults
+}
+
+func (e *Engine) sweep(ctx context.Context, in plan.FreezeInput) error {
+	f := &freezing{e: e, in: in, report: plan.FreezeReport{Token: in.Token}}
+	e.log.Warn("sweeping a freeze that its worker left", "target", in.Scope.Target.Key(), "token", in.Token, "run", in.Run.ID)
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	_, err := e.undoOnce(ctx, f)
+	if err == nil {
+		err = e.journal.clear(in.Token)
+	}
+	if err != nil {
+		return fmt.Errorf("sweep freeze %s of %s: %w", in.Token, in.Scope.Target.Key(), err)
+	}
+	return nil
 }
 
 // sweepTimeout bounds one thaw of a sweep; what fails is swept again.

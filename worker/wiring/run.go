@@ -41,8 +41,9 @@ func Options() worker.Options {
 		DefaultHeartbeatThrottleInterval: 200 * time.Millisecond,
 		// Workflow tasks of a worker that died wait this long for it.
 		StickyScheduleToStartTimeout: time.Second,
-		// A worker that is told to stop lets its freezes end first.
-		WorkerStopTimeout: 30 * time.Second,
+		// A worker that is told to stop lets its freezes end first, and thaws
+		// those that do not; both within the 30 s that Kubernetes gives.
+		WorkerStopTimeout: 18 * time.Second,
 	}
 }
 
@@ -106,8 +107,16 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 	<-ctx.Done()
 	logger.Info("worker stops; freezes under way end first", "held", len(engine.Holding()))
 	w.Stop()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastThaws)
+	defer cancel()
+	if left := engine.Stop(last); left > 0 {
+		logger.Error("freezes are not confirmed thawed; another worker, or this one's next start, thaws them", "left", left)
+	}
 	return nil
 }
+
+// lastThaws is how long a worker that stops tries to thaw what it holds.
+const lastThaws = 10 * time.Second
 
 // sweep thaws what is left from before, until all of it is thawed.
 func sweep(ctx context.Context, e *activities.Engine, logger *slog.Logger) {
