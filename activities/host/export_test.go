@@ -203,3 +203,41 @@ func TestDeletePathDeletesOnlyWhatIsThaws(t *testing.T) {
 	require.Equal(t, before, fingerprint(t, app))
 	require.Equal(t, 1, mustCall(t, env, "DeletePath", map[string]any{"path": rp})["deleted"])
 }
+
+func TestRestoreKeepsTheFormerContentWhateverStepItDiesAt(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	makeTree(t, data)
+	env := newEnv(t, filepath.Join(dir, "rp"))
+	older := fingerprint(t, data)
+	x := mustCall(t, env, "ExportPath", map[string]any{"path": data})
+	args := map[string]any{"path": data, "archive": x["archive"], "sha256": x["sha256"]}
+	require.NoError(t, os.WriteFile(filepath.Join(data, "newer"), []byte("not in the backup"), 0o600))
+	newer := fingerprint(t, data)
+
+	r := mustCall(t, env, "RestorePath", args)
+	previous := r["previous"].(string)
+	// As a worker leaves it that is killed after the exchange, and before the
+	// former content has its name.
+	require.NoError(t, os.Rename(previous, data+made+"new-"+env.Key))
+	require.Equal(t, previous, mustCall(t, env, "RestorePath", args)["previous"])
+	require.Equal(t, newer, fingerprint(t, previous), "the former content is not removed as a leftover")
+	require.Equal(t, older, fingerprint(t, data))
+
+	back := *env
+	back.Key = "thaw-k2"
+	undo := map[string]any{"path": data, "undo": previous}
+	undone := mustCall(t, &back, "RestorePath", undo)["previous"].(string)
+	require.NoError(t, os.Rename(undone, previous))
+	require.Equal(t, undone, mustCall(t, &back, "RestorePath", undo)["previous"])
+	require.Equal(t, newer, fingerprint(t, data), "not swapped a second time")
+	require.Equal(t, older, fingerprint(t, undone))
+}
+
+func TestUndoOfARestoreThatSwappedNothing(t *testing.T) {
+	env := newEnv(t, t.TempDir())
+	out := mustCall(t, env, "RestorePath", map[string]any{"path": filepath.Join(t.TempDir(), "data"), "undo": ""})
+	require.Equal(t, "", out["previous"])
+	_, err := call(t.Context(), Config{}, env, "RestorePath", map[string]any{"path": filepath.Join(t.TempDir(), "data")})
+	require.ErrorContains(t, err, "archive and sha256 are required")
+}

@@ -21,11 +21,11 @@ import (
 )
 
 type restoreArgs struct {
-	Archive string `arg:"archive" doc:"archive that ExportPath wrote; required, unless undo is given"`
-	SHA256  string `arg:"sha256" doc:"its SHA-256; all of it is checked before anything is replaced; required, unless undo is given"`
-	Path    string `arg:"path,required" doc:"directory to restore; it need not exist"`
-	Owner   string `arg:"owner" doc:"user:group that everything is to belong to (default: as in the archive)"`
-	Undo    string `arg:"undo" doc:"the output previous of an earlier RestorePath: swaps that back, for compensate"`
+	Archive string  `arg:"archive" doc:"archive that ExportPath wrote; required, unless undo is given"`
+	SHA256  string  `arg:"sha256" doc:"its SHA-256; all of it is checked before anything is replaced; required, unless undo is given"`
+	Path    string  `arg:"path,required" doc:"directory to restore; it need not exist"`
+	Owner   string  `arg:"owner" doc:"user:group that everything is to belong to (default: as in the archive)"`
+	Undo    *string `arg:"undo" type:"string" doc:"the output previous of an earlier RestorePath: swaps that back, for compensate"`
 }
 
 // restorePath replaces a directory by an archive's content, in one rename. What
@@ -44,8 +44,12 @@ func restorePath() function.Function {
 		Timeout:    2 * time.Hour,
 	}, func(ctx context.Context, env *function.Env, a restoreArgs) (function.Outputs, error) {
 		act := restore
-		if a.Undo != "" {
+		switch {
+		case a.Undo != nil && *a.Undo != "":
 			act = swapBack
+		case a.Undo != nil && a.Archive == "":
+			// There was nothing before, or the restore never came to its swap.
+			return function.Outputs{"path": a.Path, "previous": ""}, nil
 		}
 		out, err := act(ctx, env, a)
 		if err != nil {
@@ -70,14 +74,13 @@ func restore(ctx context.Context, env *function.Env, a restoreArgs) (function.Ou
 	}
 	previous := target + made + "before-" + env.Key
 	fresh := target + made + "new-" + env.Key
-	done := filepath.Join(env.StateDir, "restored", env.Key)
 	out := function.Outputs{"path": target, "previous": ""}
 	if exists(previous) && exists(target) { // an earlier attempt swapped
 		out["previous"] = previous
 		return out, os.RemoveAll(fresh)
 	}
-	if b, err := os.ReadFile(done); err == nil && string(b) == target && exists(target) {
-		return out, nil // an earlier attempt put it where nothing was
+	if swapped(env, target) { // an earlier attempt did, and maybe no more
+		return restored(env, out, target, fresh, previous)
 	}
 	owner, err := parseOwner(a.Owner)
 	if err != nil {
@@ -95,57 +98,93 @@ func restore(ctx context.Context, env *function.Env, a restoreArgs) (function.Ou
 		_ = os.RemoveAll(fresh)
 		return nil, err
 	}
-	if exists(target) {
-		// previous -> target exchange, so that the path is never absent.
-		if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, target, unix.RENAME_EXCHANGE); err != nil {
-			return nil, fmt.Errorf("swap in %s: %w", fresh, err)
-		}
-		if err := os.Rename(fresh, previous); err != nil {
-			return nil, fmt.Errorf("keep the former content: %w; it is at %s", err, fresh)
-		}
+	out["files"] = files
+	return restored(env, out, target, fresh, previous)
+}
+
+// restored swaps the fresh content in, and keeps the former.
+func restored(env *function.Env, out function.Outputs, target, fresh, previous string) (function.Outputs, error) {
+	if err := swap(env, target, fresh, previous); err != nil {
+		return nil, err
+	}
+	if exists(previous) {
 		out["previous"] = previous
-	} else {
-		if err := os.MkdirAll(filepath.Dir(done), 0o700); err != nil {
-			return nil, err
+	}
+	return out, nil
+}
+
+// swap puts a directory in the target's place, so that the path is never
+// absent, and keeps the former content under another name. It is idempotent
+// after a death at any of its steps: which directory is to be the target is
+// noted on disk before. Without that, a second attempt takes the former
+// content for the new one that an attempt before it left half done.
+func swap(env *function.Env, target, with, kept string) error {
+	if !swapped(env, target) {
+		if err := noteSwap(env, with); err != nil {
+			return fmt.Errorf("note the swap: %w", err)
 		}
-		if err := os.Rename(fresh, target); err != nil {
-			return nil, err
+		flags := uint(0)
+		if exists(target) {
+			flags = unix.RENAME_EXCHANGE
 		}
-		if err := os.WriteFile(done, []byte(target), 0o600); err != nil {
-			return nil, err
+		if err := unix.Renameat2(unix.AT_FDCWD, with, unix.AT_FDCWD, target, flags); err != nil {
+			return fmt.Errorf("swap in %s: %w", with, err)
 		}
 	}
-	out["files"] = files
-	return out, syncDir(filepath.Dir(target))
+	if exists(with) {
+		if err := os.Rename(with, kept); err != nil {
+			return fmt.Errorf("keep the former content: %w; it is at %s", err, with)
+		}
+	}
+	return syncDir(filepath.Dir(target))
+}
+
+func swapNote(env *function.Env) string { return filepath.Join(env.StateDir, "restored", env.Key) }
+
+func noteSwap(env *function.Env, with string) error {
+	dev, ino, err := inode(with)
+	if err != nil {
+		return err
+	}
+	note := swapNote(env)
+	if err := os.MkdirAll(filepath.Dir(note), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(note, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%d:%d", dev, ino)
+	return errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(note)))
+}
+
+// swapped reports whether the target is what this call was to put there.
+func swapped(env *function.Env, target string) bool {
+	b, err := os.ReadFile(swapNote(env))
+	if err != nil {
+		return false
+	}
+	dev, ino, err := inode(target)
+	return err == nil && string(b) == fmt.Sprintf("%d:%d", dev, ino)
 }
 
 // swapBack puts the former content back. What was restored is kept as
 // <path>.thaw-undone-<key>.
 func swapBack(_ context.Context, env *function.Env, a restoreArgs) (function.Outputs, error) {
 	target := filepath.Clean(a.Path)
-	if !strings.HasPrefix(a.Undo, target+made+"before-") {
-		return nil, fault.New(fault.User, "undo %q is not what an earlier restore of it kept", a.Undo)
+	former := *a.Undo
+	if !strings.HasPrefix(former, target+made+"before-") {
+		return nil, fault.New(fault.User, "undo %q is not what an earlier restore of it kept", former)
 	}
 	undone := target + made + "undone-" + env.Key
 	out := function.Outputs{"path": target, "previous": undone}
 	switch {
-	case !exists(a.Undo) && exists(target):
+	case !exists(former) && exists(target):
 		return out, nil // swapped back before
-	case !exists(a.Undo):
-		return nil, fault.New(fault.Permanent, "neither it nor its former content %s is there", a.Undo)
-	case exists(target):
-		if err := unix.Renameat2(unix.AT_FDCWD, a.Undo, unix.AT_FDCWD, target, unix.RENAME_EXCHANGE); err != nil {
-			return nil, fmt.Errorf("swap back %s: %w", a.Undo, err)
-		}
-		if err := os.Rename(a.Undo, undone); err != nil {
-			return nil, err
-		}
-	default:
-		if err := os.Rename(a.Undo, target); err != nil {
-			return nil, err
-		}
+	case !exists(former):
+		return nil, fault.New(fault.Permanent, "neither it nor its former content %s is there", former)
 	}
-	return out, syncDir(filepath.Dir(target))
+	return out, swap(env, target, former, undone)
 }
 
 func exists(path string) bool {
