@@ -332,6 +332,24 @@ func TestAStoppedWorkersFreezeEndsOnTheServer(t *testing.T) {
 	})
 }
 
+// maxFreeze counts from before do, also on the server: a do that waits long for
+// its lock leaves the freeze less, not as much again.
+func TestAStoppedWorkersFreezeEndsOnTheServerAfterASlowDo(t *testing.T) {
+	eachSubject(t, func(t *testing.T, s *subject) {
+		env := newEnv(t, s.secret)
+		env.MaxFreeze = 5 * time.Second
+		unblock := s.block(t)
+		defer unblock()
+		time.AfterFunc(3*time.Second, unblock)
+		start := time.Now()
+		startChild(t, s, env, true)
+		require.Greater(t, time.Since(start), 2500*time.Millisecond, "do did not wait")
+		require.Error(t, s.write())
+		require.Eventually(t, func() bool { return s.write() == nil }, 15*time.Second, 50*time.Millisecond)
+		require.Less(t, time.Since(start), env.MaxFreeze+2*time.Second)
+	})
+}
+
 func TestAStoppedWorkersFreezeIsThawedByAnother(t *testing.T) {
 	eachSubject(t, func(t *testing.T, s *subject) {
 		env := newEnv(t, s.secret)

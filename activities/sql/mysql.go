@@ -185,6 +185,7 @@ type mysqlHolder struct {
 	control *mysqlSession
 	token   string
 	max     time.Duration
+	until   time.Time // the freeze's last moment
 	id      int64
 	name    string // the session's: never given again, server restarts included
 	mariadb bool
@@ -239,6 +240,7 @@ func (h *mysqlHolder) close() {
 func (h *mysqlHolder) lock() string { return "thaw:" + h.token }
 
 func (h *mysqlHolder) arm(ctx context.Context) error {
+	h.until = time.Now().Add(h.max)
 	left := h.max
 	if d, ok := ctx.Deadline(); ok {
 		left = min(left, max(time.Until(d), time.Second))
@@ -265,7 +267,9 @@ func (h *mysqlHolder) arm(ctx context.Context) error {
 }
 
 func (h *mysqlHolder) mark(ctx context.Context) (mark, error) {
-	set := "SET @thaw_since = CAST(SYSDATE(6) AS CHAR), @thaw_session = '" + h.name + "'"
+	// The server counts from here on; maxFreeze has run since before do.
+	set := fmt.Sprintf("SET @thaw_since = CAST(SYSDATE(6) AS CHAR), @thaw_session = '%s', SESSION wait_timeout = %d",
+		h.name, max(1, int(time.Until(h.until).Round(time.Second).Seconds())))
 	if h.mariadb {
 		set += ", SESSION max_statement_time = 0"
 	}

@@ -187,6 +187,7 @@ type postgresHolder struct {
 	control *postgresSession
 	token   string
 	max     time.Duration
+	until   time.Time // the freeze's last moment
 	pid     uint32
 	started string // backend_start: with pid, one session for ever
 }
@@ -227,6 +228,7 @@ func (h *postgresHolder) close() {
 }
 
 func (h *postgresHolder) arm(ctx context.Context) error {
+	h.until = time.Now().Add(h.max)
 	left := h.max
 	if d, ok := ctx.Deadline(); ok {
 		left = max(time.Until(d), time.Millisecond)
@@ -241,7 +243,10 @@ func (h *postgresHolder) arm(ctx context.Context) error {
 }
 
 func (h *postgresHolder) mark(ctx context.Context) (mark, error) {
-	if _, err := h.query(ctx, "SET statement_timeout = 0; SELECT set_config('thaw.since', clock_timestamp()::text, false)"); err != nil {
+	// The server counts from here on; maxFreeze has run since before do.
+	if _, err := h.query(ctx, fmt.Sprintf(
+		"SET statement_timeout = 0; SET idle_session_timeout = %d; SET idle_in_transaction_session_timeout = %[1]d; SELECT set_config('thaw.since', clock_timestamp()::text, false)",
+		max(time.Until(h.until).Milliseconds(), 1))); err != nil {
 		return mark{}, fmt.Errorf("note the time of the freeze: %w", err)
 	}
 	return h.recall(ctx)
