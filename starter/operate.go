@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	enums "go.temporal.io/api/enums/v1"
@@ -79,6 +80,11 @@ func operation(update, use, short, example string, opts int) *cobra.Command {
 			return err
 		}
 		defer c.Close()
+		// A worker takes the update; without one, nothing says so by itself.
+		hint := time.AfterFunc(noWorker, func() {
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s: no worker of the run answers yet; waiting. Is thaw-worker up there? A signal of the same name is kept until one is\n", update)
+		})
+		defer hint.Stop()
 		h, err := c.UpdateWorkflow(cmd.Context(), client.UpdateWorkflowOptions{WorkflowID: a[0], UpdateName: update, Args: []any{op}, WaitForStage: client.WorkflowUpdateStageCompleted})
 		if err == nil {
 			err = h.Get(cmd.Context(), nil)

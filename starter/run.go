@@ -172,7 +172,7 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 // as a string otherwise.
 func jsonOr(s string) any {
 	var v plan.Values
-	if json.Unmarshal([]byte(`{"v":`+s+`}`), &v) == nil {
+	if json.Valid([]byte(s)) && json.Unmarshal([]byte(`{"v":`+s+`}`), &v) == nil {
 		return v["v"]
 	}
 	return s
@@ -215,6 +215,10 @@ func failure(id string, err error) error {
 	case errors.As(err, &app):
 		return fmt.Errorf("run %s failed (%s): %s", id, app.Type(), app.Message())
 	case errors.As(err, &cancelled):
+		var text string // what was compensated, and what is left behind
+		if cancelled.HasDetails() && cancelled.Details(&text) == nil && text != "" {
+			return fmt.Errorf("run %s was cancelled: %s", id, text)
+		}
 		return fmt.Errorf("run %s was cancelled", id)
 	case errors.As(err, &terminated):
 		return fmt.Errorf("run %s was terminated", id)
