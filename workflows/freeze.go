@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,11 +45,15 @@ func (a *action) freeze(ctx workflow.Context, ph *plan.Phase) error {
 	a.freezes = append(a.freezes, *report)
 	a.proofs[ph.Name] = report.Proof
 	a.records = append(a.records, report.Phases...)
+	var tooLarge error
 	for _, name := range workflow.DeterministicKeys(report.Results) {
-		a.results[name] = report.Results[name]
+		tooLarge = cmp.Or(tooLarge, a.keep(name, report.Results[name]))
 	}
 	a.settle(ph, report)
-	return a.verdict(ctx, ph, report)
+	if err := a.verdict(ctx, ph, report); err != nil {
+		return err
+	}
+	return tooLarge
 }
 
 // verdict says what a thawed freeze means for the run.

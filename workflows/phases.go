@@ -6,6 +6,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
+	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 )
 
@@ -187,7 +188,9 @@ func (a *action) once(ctx workflow.Context, ph *plan.Phase, round int) error {
 		}
 		return err
 	}
-	a.results[ph.Name] = plan.Result{Output: res.Output, Objects: ph.Objects, Skipped: res.Skipped}
+	if err := a.keep(ph.Name, plan.Result{Output: res.Output, Objects: ph.Objects, Skipped: res.Skipped}); err != nil {
+		return err
+	}
 	if res.Skipped {
 		a.forgive(ph.Name)
 		return nil
@@ -199,6 +202,44 @@ func (a *action) once(ctx workflow.Context, ph *plan.Phase, round int) error {
 		return a.askPerson(ctx, ph, res.Output)
 	}
 	return nil
+}
+
+// outputsAtMost bounds the outputs of a run, which travel with each call. A
+// payload over Temporal's 2 MiB ends a run at once, with nothing compensated.
+const outputsAtMost = 1 << 20
+
+// keep keeps a phase's result for later templates.
+func (a *action) keep(name string, r plan.Result) error {
+	own := size(map[string]any(r.Output))
+	a.sizes[name] = own
+	all := 0
+	for _, n := range workflow.DeterministicKeys(a.sizes) {
+		all += a.sizes[n]
+	}
+	if all > outputsAtMost {
+		a.sizes[name] = 0
+		return failed(string(fault.Permanent), "phase %s: with its outputs of %d KiB those of the run are over %d KiB; put out a reference (a path, an id) instead of the content", name, own>>10, outputsAtMost>>10)
+	}
+	a.results[name] = r
+	return nil
+}
+
+// size is about what a value takes as JSON.
+func size(v any) int {
+	n := 8
+	switch t := v.(type) {
+	case string:
+		n += len(t)
+	case []any:
+		for _, e := range t {
+			n += size(e)
+		}
+	case map[string]any:
+		for _, k := range workflow.DeterministicKeys(t) {
+			n += len(k) + size(t[k])
+		}
+	}
+	return n
 }
 
 func (a *action) call(ctx workflow.Context, ph *plan.Phase, o workflow.ActivityOptions, round int, lenient bool) (res plan.CallResult, err error) {

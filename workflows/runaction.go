@@ -36,6 +36,7 @@ type action struct {
 	token   string // of the freeze under way
 
 	results  map[string]plan.Result
+	sizes    map[string]int // bytes of outputs, by phase
 	deferred *plan.Result
 	records  []plan.PhaseRecord
 	freezes  []plan.FreezeReport
@@ -66,7 +67,7 @@ func newAction(ctx workflow.Context, req plan.Request) (*action, error) {
 		req.Target.TaskQueue = info.TaskQueueName
 	}
 	a := &action{
-		req: req, state: statePlanning, start: workflow.Now(ctx), ops: newOperator(ctx), results: map[string]plan.Result{}, proofs: map[string]plan.Proof{},
+		req: req, state: statePlanning, start: workflow.Now(ctx), ops: newOperator(ctx), results: map[string]plan.Result{}, proofs: map[string]plan.Proof{}, sizes: map[string]int{},
 		self: plan.Run{ID: info.WorkflowExecution.ID, RunID: info.WorkflowExecution.RunID, Original: info.OriginalRunID},
 	}
 	if err := workflow.SetQueryHandlerWithOptions(ctx, plan.QueryProgress, a.progress,

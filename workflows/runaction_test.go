@@ -3,6 +3,8 @@ package workflows
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -241,4 +243,18 @@ func TestCancelCompensatesAndEndsAsCancelled(t *testing.T) {
 	var cancelled *temporal.CanceledError
 	require.ErrorAs(t, errors.Unwrap(err), &cancelled)
 	assert.Equal(t, []string{"a", "b", "undo-a"}, w.calls)
+}
+
+func TestOutputsThatTemporalWouldNotTakeFailTheirPhase(t *testing.T) {
+	phases := []plan.Phase{compensated(phase("a"))}
+	for i := range 5 {
+		phases = append(phases, phase(fmt.Sprint("b", i), phases[i].Name))
+	}
+	w := newWorld(t, phases...)
+	for _, p := range phases {
+		w.out[p.Name] = plan.Values{"text": strings.Repeat("x", 250<<10)}
+	}
+	_, err := w.run(plan.Request{})
+	require.ErrorContains(t, err, "phase b3: with its outputs of 250 KiB those of the run are over 1024 KiB")
+	assert.Equal(t, []string{"a", "b0", "b1", "b2", "b3", "undo-a"}, w.calls)
 }
