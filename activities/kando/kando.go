@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+
+	"thaw/blueprints/plan"
 )
 
 // Marker starts an output, anywhere in a line: loggers write before it.
@@ -150,29 +152,7 @@ func decode(raw json.RawMessage) (any, error) {
 	if err := dec.Decode(&v); err != nil {
 		return nil, err
 	}
-	return exact(v), nil
-}
-
-func exact(v any) any {
-	switch x := v.(type) {
-	case json.Number:
-		if i, err := x.Int64(); err == nil {
-			return i
-		}
-		if f, err := x.Float64(); err == nil {
-			return f
-		}
-		return x.String()
-	case map[string]any:
-		for k, e := range x {
-			x[k] = exact(e)
-		}
-	case []any:
-		for i, e := range x {
-			x[i] = exact(e)
-		}
-	}
-	return v
+	return plan.Exact(v), nil
 }
 
 // Close ends the last line and returns the outputs.

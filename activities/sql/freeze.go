@@ -13,11 +13,8 @@ import (
 )
 
 type freezeArgs struct {
-	Driver      string `arg:"driver,required" enum:"postgres|mysql|mariadb|sqlite" doc:"postgres, mysql (MariaDB too), or sqlite"`
-	Address     string `arg:"address,required" doc:"host:port, a unix socket's path, or the database file (sqlite)"`
-	Database    string `arg:"database" doc:"name of the database to connect to; not for sqlite"`
-	Credentials string `arg:"credentials" doc:"name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
-	Statements  []any  `arg:"statements,required" type:"object" doc:"statements that freeze, run in order in one session that stays open until the thaw: each a string, or an object {query, into, expect, until, attempts, timeout}"`
+	Connection `arg:",squash"`
+	Statements []any `arg:"statements,required" type:"object" doc:"statements that freeze, run in order in one session that stays open until the thaw: each a string, or an object {query, into, expect, until, attempts, timeout}"`
 }
 
 // freeze is SQLFreeze: the `do` of a freeze that lives in a database session.
@@ -48,7 +45,7 @@ func freeze() function.Function {
 		if err != nil {
 			return nil, nil, err
 		}
-		db, err := open(ctx, env, a.Driver, a.Address, a.Database, a.Credentials)
+		db, err := open(ctx, env, a.Connection)
 		if err != nil {
 			return nil, nil, err
 		}

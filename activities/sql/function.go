@@ -13,13 +13,18 @@ import (
 
 const family = "sql"
 
-type statementsArgs struct {
+// Connection is the arguments that say which database.
+type Connection struct {
 	Driver      string `arg:"driver,required" enum:"postgres|mysql|mariadb|sqlite" doc:"postgres, mysql (MariaDB too), or sqlite"`
 	Address     string `arg:"address,required" doc:"host:port, a unix socket's path, or the database file (sqlite)"`
 	Database    string `arg:"database" doc:"name of the database to connect to; not for sqlite"`
 	Credentials string `arg:"credentials" doc:"name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
-	Statements  []any  `arg:"statements,required" type:"object" doc:"statements, run in order in one session: each a string, or an object {query, into, expect, until, attempts, timeout}. into maps an output of this phase to a column of the statement's last row; expect fails unless the first column of that row is this text; until repeats the statement until its first column is true; attempts is how often it is tried where the server refuses it (default 1); timeout bounds it"`
-	ReadOnly    bool   `arg:"readOnly" default:"false" doc:"the session may not write: the server refuses"`
+}
+
+type statementsArgs struct {
+	Connection `arg:",squash"`
+	Statements []any `arg:"statements,required" type:"object" doc:"statements, run in order in one session: each a string, or an object {query, into, expect, until, attempts, timeout}. into maps an output of this phase to a column of the statement's last row; expect fails unless the first column of that row is this text; until repeats the statement until its first column is true; attempts is how often it is tried where the server refuses it (default 1); timeout bounds it"`
+	ReadOnly   bool  `arg:"readOnly" default:"false" doc:"the session may not write: the server refuses"`
 }
 
 // statements is SQL. It is not idempotent by itself: say so of the phase where
@@ -36,7 +41,7 @@ func statements() function.Function {
 		if err != nil {
 			return nil, nil, err
 		}
-		db, err := open(ctx, env, a.Driver, a.Address, a.Database, a.Credentials)
+		db, err := open(ctx, env, a.Connection)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -79,15 +79,15 @@ const (
 )
 
 // open checks arguments and resolves the secret; it connects to nothing.
-func open(ctx context.Context, env *function.Env, driver, address, name, credentials string) (database, error) {
-	t := target{driver: strings.ToLower(driver), address: address, name: name, stateDir: env.StateDir}
-	if address == "" {
-		return nil, fault.New(fault.User, "connect to %s: address is empty; give %s", driver, docAddress)
+func open(ctx context.Context, env *function.Env, c Connection) (database, error) {
+	t := target{driver: strings.ToLower(c.Driver), address: c.Address, name: c.Database, stateDir: env.StateDir}
+	if c.Address == "" {
+		return nil, fault.New(fault.User, "connect to %s: address is empty; give %s", c.Driver, docAddress)
 	}
-	if credentials != "" {
-		secret, err := env.Secrets.Named(ctx, credentials)
+	if c.Credentials != "" {
+		secret, err := env.Secrets.Named(ctx, c.Credentials)
 		if err != nil {
-			return nil, fmt.Errorf("connect to %s at %s: credentials %q: %w", driver, address, credentials, err)
+			return nil, fmt.Errorf("connect to %s at %s: credentials %q: %w", c.Driver, c.Address, c.Credentials, err)
 		}
 		t.secret = secret
 	}
@@ -99,7 +99,7 @@ func open(ctx context.Context, env *function.Env, driver, address, name, credent
 	case "sqlite":
 		return newSQLite(t)
 	}
-	return nil, fault.New(fault.User, "driver %q: want %s", driver, docDriver)
+	return nil, fault.New(fault.User, "driver %q: want %s", c.Driver, docDriver)
 }
 
 // tokens are set by the engine; they become part of statements and of a

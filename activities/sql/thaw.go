@@ -11,12 +11,9 @@ import (
 )
 
 type thawArgs struct {
-	Driver      string        `arg:"driver,required" enum:"postgres|mysql|mariadb|sqlite" doc:"postgres, mysql (MariaDB too), or sqlite"`
-	Address     string        `arg:"address,required" doc:"host:port, a unix socket's path, or the database file (sqlite)"`
-	Database    string        `arg:"database" doc:"name of the database to connect to; not for sqlite"`
-	Credentials string        `arg:"credentials" doc:"name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
-	Statements  []any         `arg:"statements" type:"object" doc:"statements that thaw, run in the session that froze: each a string, or an object {query, into, expect, until, attempts, timeout}. Without any, the end of the session thaws"`
-	Linger      time.Duration `arg:"linger" default:"0s" doc:"keep the session open so long after the thaw, for what lives in it (a temporary replication slot)"`
+	Connection `arg:",squash"`
+	Statements []any         `arg:"statements" type:"object" doc:"statements that thaw, run in the session that froze: each a string, or an object {query, into, expect, until, attempts, timeout}. Without any, the end of the session thaws"`
+	Linger     time.Duration `arg:"linger" default:"0s" doc:"keep the session open so long after the thaw, for what lives in it (a temporary replication slot)"`
 }
 
 // thaw is SQLThaw: the `undo` of SQLFreeze. It is idempotent: it finds the
@@ -51,7 +48,7 @@ func thaw() function.Function {
 		}
 		// It connects only where it must: the undo of a freeze is bound before
 		// its do, and most often finds the session in this process.
-		db, err := open(ctx, env, a.Driver, a.Address, a.Database, a.Credentials)
+		db, err := open(ctx, env, a.Connection)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"thaw/activities/function"
+	"thaw/blueprints/plan"
 )
 
 // laterError is a refusal that says when to come again.
@@ -114,25 +115,20 @@ func at(v any, path []string) (any, error) {
 
 // plain has integers as int64; null is the empty string, as outputs have none.
 func plain(v any) any {
-	switch t := v.(type) {
+	switch t := plan.Exact(v).(type) {
 	case nil:
 		return ""
-	case json.Number:
-		if i, err := t.Int64(); err == nil {
-			return i
-		}
-		if f, err := t.Float64(); err == nil {
-			return f
-		}
-		return t.String()
 	case map[string]any:
 		for k, e := range t {
 			t[k] = plain(e)
 		}
+		return t
 	case []any:
 		for i, e := range t {
 			t[i] = plain(e)
 		}
+		return t
+	default:
+		return t
 	}
-	return v
 }

@@ -19,13 +19,18 @@ import (
 //	alias:"other|names"   names that public blueprints use
 //	type:"object"         where the Go type does not tell (any, nested)
 //
-// It panics on a field without arg or doc: that is a bug of the declaration,
+// An embedded struct, tagged arg:",squash", lends its fields: what several
+// functions take is declared once. It panics on a field without arg or doc: that is a bug of the declaration,
 // and the catalogue's golden test meets it.
 func Args(s any) []Arg {
 	t := reflect.TypeOf(s)
 	args := make([]Arg, 0, t.NumField())
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Anonymous {
+			args = append(args, Args(reflect.Zero(f.Type).Interface())...)
+			continue
+		}
 		name, flags, _ := strings.Cut(f.Tag.Get("arg"), ",")
 		a := Arg{Name: name, Description: f.Tag.Get("doc"), Default: f.Tag.Get("default"), Type: Type(f.Tag.Get("type"))}
 		if a.Name == "" || a.Description == "" {

@@ -19,13 +19,15 @@ func (v *Values) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("decode values: %w", err)
 	}
 	for k, x := range m {
-		m[k] = exact(x)
+		m[k] = Exact(x)
 	}
 	*v = m
 	return nil
 }
 
-func exact(x any) any {
+// Exact replaces each json.Number in a decoded JSON value: by an int64 where it
+// is an integer, else by a float64, else by its digits.
+func Exact(x any) any {
 	switch t := x.(type) {
 	case json.Number:
 		if i, err := t.Int64(); err == nil {
@@ -38,11 +40,11 @@ func exact(x any) any {
 		return f
 	case map[string]any:
 		for k, e := range t {
-			t[k] = exact(e)
+			t[k] = Exact(e)
 		}
 	case []any:
 		for i, e := range t {
-			t[i] = exact(e)
+			t[i] = Exact(e)
 		}
 	}
 	return x

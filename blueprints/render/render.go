@@ -55,8 +55,8 @@ const maxDepth = 100
 func Value(v any, p *Params, o Options) (any, error) {
 	r := newRenderer(p, o)
 	out := r.value(v, o.Path, 0)
-	if len(r.errs) > 0 {
-		return nil, fault.New(fault.User, "%w", errors.Join(r.errs...))
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -86,8 +86,8 @@ func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.
 		}
 		out[name] = r.value(args[name], path, 0)
 	}
-	if len(r.errs) > 0 {
-		return nil, fault.New(fault.User, "%w", errors.Join(r.errs...))
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -103,8 +103,8 @@ func References(refs map[string]plan.Reference, p *Params, o Options) (map[strin
 		}
 		out[name] = ref
 	}
-	if len(r.errs) > 0 {
-		return nil, fault.New(fault.User, "%w", errors.Join(r.errs...))
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -124,8 +124,8 @@ func Artifacts(as map[string]plan.Artifact, p *Params, o Options) (map[string]pl
 		}
 		out[name] = b
 	}
-	if len(r.errs) > 0 {
-		return nil, fault.New(fault.User, "%w", errors.Join(r.errs...))
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -167,6 +167,14 @@ func own(p *Params) *Params {
 	maps.Copy(ph.ConfigMaps, mine.ConfigMaps)
 	out.Phases[self] = ph
 	return &out
+}
+
+// err is everything that did not render, of kind fault.User.
+func (r *renderer) err() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return fault.New(fault.User, "%w", errors.Join(r.errs...))
 }
 
 func (r *renderer) fail(path, format string, args ...any) {
