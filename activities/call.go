@@ -22,9 +22,10 @@ import (
 // Call runs one call of a function: it renders the arguments just before they
 // are used, and returns the outputs without secrets.
 func (e *Engine) Call(ctx context.Context, c plan.Call) (*plan.CallResult, error) {
-	note, stop := heartbeats(ctx, 2*time.Second)
+	var n note
+	stop := heartbeats(ctx, 2*time.Second, n.detail)
 	defer stop()
-	r, err := e.call(ctx, c, note)
+	r, err := e.call(ctx, c, n.set)
 	return r, e.toTemporal(withCause(ctx, err), plan.FailedCall{Attempt: activity.GetInfo(ctx).Attempt})
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -49,7 +50,7 @@ type Engine struct {
 	mu      sync.Mutex
 	windows map[string]*window // freezes under way in this process, by token
 
-	attrOnce  sync.Mutex
+	attrMu    sync.Mutex
 	attrKnown bool
 }
 
@@ -94,22 +95,17 @@ func (e *Engine) Register(r Registry) {
 // Holding lists the tokens of the freezes that this process holds now.
 func (e *Engine) Holding() []string { return e.holds.Tokens() }
 
-// heartbeats tells Temporal every interval that the activity lives, until the
-// returned stop. The note is what people see of its progress.
-func heartbeats(ctx context.Context, every time.Duration) (note func(string), stop func()) {
+// heartbeats tells Temporal every interval that the activity lives, with what
+// detail returns, until the returned stop.
+func heartbeats(ctx context.Context, every time.Duration, detail func() any) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var mu sync.Mutex
-	last := ""
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		t := time.NewTicker(every)
 		defer t.Stop()
 		for {
-			mu.Lock()
-			n := last
-			mu.Unlock()
-			activity.RecordHeartbeat(ctx, n)
+			activity.RecordHeartbeat(ctx, detail())
 			select {
 			case <-ctx.Done():
 				return
@@ -117,10 +113,15 @@ func heartbeats(ctx context.Context, every time.Duration) (note func(string), st
 			}
 		}
 	}()
-	note = func(n string) {
-		mu.Lock()
-		defer mu.Unlock()
-		last = n
-	}
-	return note, func() { cancel(); <-done }
+	return func() { cancel(); <-done }
+}
+
+// note is the last word of a call on how far it is.
+type note struct{ last atomic.Value }
+
+func (n *note) set(text string) { n.last.Store(text) }
+
+func (n *note) detail() any {
+	text, _ := n.last.Load().(string)
+	return text
 }

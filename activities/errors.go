@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -32,4 +33,12 @@ func (e *Engine) toTemporal(err error, details ...any) error {
 func isFault(err error) bool {
 	var f *fault.Error
 	return errors.As(err, &f)
+}
+
+// withCause adds why the context ended, where that is what failed the call.
+func withCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) && !errors.Is(cause, context.Canceled) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }

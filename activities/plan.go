@@ -178,8 +178,8 @@ func (e *Engine) hasAttributes(ctx context.Context) bool {
 	if e.cfg.Client == nil {
 		return false
 	}
-	e.attrOnce.Lock()
-	defer e.attrOnce.Unlock()
+	e.attrMu.Lock()
+	defer e.attrMu.Unlock()
 	if e.attrKnown {
 		return true
 	}

@@ -60,7 +60,7 @@ func (a *action) insist(ctx workflow.Context, ph *plan.Phase, into *plan.Result)
 			return over || retry || skip
 		})
 		cancel()
-		rec := plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: recordDone, Started: started, Ended: workflow.Now(ctx)}
+		rec := plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: plan.PhaseDone, Started: started, Ended: workflow.Now(ctx)}
 		if over && err == nil {
 			a.records = append(a.records, rec)
 			if into != nil {
@@ -69,7 +69,7 @@ func (a *action) insist(ctx workflow.Context, ph *plan.Phase, into *plan.Result)
 			return nil
 		}
 		if op, ok := a.ops.decisions[ph.Name]; ok {
-			rec.State, rec.Note = recordSkipped, op.By+": "+op.Reason
+			rec.State, rec.Note = plan.PhaseSkipped, op.By+": "+op.Reason
 			a.records = append(a.records, rec)
 			return &op
 		}

@@ -101,7 +101,7 @@ func (a *action) settle(ph *plan.Phase, r *plan.FreezeReport) {
 		ran := r != nil && len(r.Phases) == 0 && (!r.DoStart.IsZero() || !r.ThawedAt.IsZero())
 		if r != nil {
 			for _, rec := range r.Phases {
-				ran = ran || (rec.Name == inner.Name && rec.State != recordSkipped)
+				ran = ran || (rec.Name == inner.Name && rec.State != plan.PhaseSkipped)
 			}
 		}
 		if !ran {

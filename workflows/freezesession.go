@@ -25,9 +25,6 @@ func FreezeSession(ctx workflow.Context, in plan.FreezeInput) (*plan.FreezeRepor
 	return s.run(ctx)
 }
 
-// phasesDone is why a freeze was thawed that went as it should.
-const phasesDone = "phases done"
-
 type session struct {
 	in     plan.FreezeInput
 	attrs  attributes
@@ -111,7 +108,7 @@ func (s *session) run(ctx workflow.Context) (*plan.FreezeReport, error) {
 		}
 	}
 	if s.report.Confirmed && s.err != nil && s.asked == nil && s.orphan == "" && ctx.Err() == nil {
-		why = phasesDone
+		why = plan.ThawedByPhases
 	}
 	s.settle(why)
 	s.frozen = ""
@@ -177,7 +174,7 @@ func (s *session) why(ctx workflow.Context) string {
 	case s.over && s.err != nil:
 		return "freeze lost: " + words(s.err)
 	case s.over:
-		return phasesDone
+		return plan.ThawedByPhases
 	case s.asked != nil:
 		return "thaw now by " + s.asked.By + ": " + s.asked.Reason
 	case s.orphan != "":
@@ -238,14 +235,14 @@ func (s *session) thaw(ctx workflow.Context, why string) error {
 // failure of the phase, whatever the worker saw of it.
 func (s *session) settle(why string) {
 	r := s.report
-	if r.ThawedBy == "" || (why != phasesDone && r.Failure != nil) {
+	if r.ThawedBy == "" || (why != plan.ThawedByPhases && r.Failure != nil) {
 		r.ThawedBy = why
 	}
-	if why != phasesDone && s.asked != nil {
+	if why != plan.ThawedByPhases && s.asked != nil {
 		r.Failure = &plan.Failure{Phase: s.in.Name, Kind: TypeThawedByPerson, Message: fmt.Sprintf("thawed by %s before it was done: %s", s.asked.By, s.asked.Reason)}
 		r.Proof.Consistent, r.Proof.Reason = false, why
 	}
-	if why != phasesDone && r.Failure == nil {
+	if why != plan.ThawedByPhases && r.Failure == nil {
 		r.Failure = &plan.Failure{Phase: s.in.Name, Kind: TypeNotProven, Message: why}
 		r.Proof.Consistent = false
 		r.Proof.Reason = why

@@ -146,7 +146,7 @@ func TestOperator(t *testing.T) {
 						return &plan.FreezeReport{Token: in.Token, Failure: &plan.Failure{Phase: "f", Kind: string(fault.User), Message: "no such secret"}}, nil
 					}
 					r, err := w.goodFreeze(ctx, in)
-					r.Phases = []plan.PhaseRecord{{Name: "a", State: recordDone}}
+					r.Phases = []plan.PhaseRecord{{Name: "a", State: plan.PhaseDone}}
 					return r, err
 				}
 				w.fails["b"] = []error{boom}
@@ -219,7 +219,7 @@ func TestOperator(t *testing.T) {
 			assert.Equal(t, tt.calls, w.calls)
 			var note string
 			for _, r := range out.Phases {
-				if r.State == recordSkipped {
+				if r.State == plan.PhaseSkipped {
 					note = r.Note
 				}
 			}

@@ -10,12 +10,6 @@ import (
 	"thaw/blueprints/plan"
 )
 
-const (
-	recordDone    = "done"
-	recordFailed  = "failed"
-	recordSkipped = "skipped"
-)
-
 // walk runs phases, each when all that it needs is done. At the first failure
 // nothing more is started, what runs is cancelled, and walk returns when all
 // of it is over: nothing is compensated while a sibling still runs.
@@ -72,15 +66,15 @@ func (a *action) phase(ctx workflow.Context, ph *plan.Phase) error {
 		a.show(ctx, a.state, "")
 		started := workflow.Now(ctx)
 		err := a.once(ctx, ph, round)
-		rec := plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: recordDone, Started: started, Ended: workflow.Now(ctx)}
+		rec := plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: plan.PhaseDone, Started: started, Ended: workflow.Now(ctx)}
 		if err == nil {
 			if r, ok := a.results[ph.Name]; ok && r.Skipped {
-				rec.State, rec.Note = recordSkipped, "when: "+ph.When
+				rec.State, rec.Note = plan.PhaseSkipped, "when: "+ph.When
 			}
 			a.records = append(a.records, rec)
 			return nil
 		}
-		rec.State, rec.Note = recordFailed, words(err)
+		rec.State, rec.Note = plan.PhaseFailed, words(err)
 		a.records = append(a.records, rec)
 		if temporal.IsCanceledError(err) || ctx.Err() != nil || (a.req.OnFailure != "pause" && a.ops.paused == nil) {
 			return err
@@ -141,7 +135,7 @@ func (a *action) skipped(ctx workflow.Context, ph *plan.Phase) bool {
 	}
 	now := workflow.Now(ctx)
 	a.results[ph.Name] = plan.Result{Skipped: true}
-	a.records = append(a.records, plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: recordSkipped, Started: now, Ended: now, Note: op.By + ": " + op.Reason})
+	a.records = append(a.records, plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: plan.PhaseSkipped, Started: now, Ended: now, Note: op.By + ": " + op.Reason})
 	return true
 }
 

@@ -194,7 +194,7 @@ func (a *action) record(ctx workflow.Context) error {
 		StartedAt: a.start, CompletedAt: workflow.Now(ctx),
 	}
 	for _, r := range a.records {
-		if r.State == recordSkipped {
+		if r.State == plan.PhaseSkipped {
 			rp.Skipped = append(rp.Skipped, r)
 		}
 	}

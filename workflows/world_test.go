@@ -110,7 +110,7 @@ func (w *world) goodFreeze(_ context.Context, in plan.FreezeInput) (*plan.Freeze
 	now := time.Now()
 	proof := plan.Values{"session": "s"}
 	return &plan.FreezeReport{
-		Token: in.Token, DoStart: now, FrozenAt: now, ThawAt: now, ThawedAt: now, Confirmed: true, ThawedBy: phasesDone,
+		Token: in.Token, DoStart: now, FrozenAt: now, ThawAt: now, ThawedAt: now, Confirmed: true, ThawedBy: plan.ThawedByPhases,
 		Results: map[string]plan.Result{in.Name: {Output: proof}},
 		Proof:   plan.Proof{Consistent: true, Do: proof, Undo: proof, Cuts: []plan.Span{{Start: now, End: now}}},
 	}, nil

@@ -112,7 +112,7 @@ type FreezeReport struct {
 	// Gone: the process that froze is known to have ended, or to be through
 	// with the freeze: nothing of it is in flight any more.
 	Gone bool `json:"gone,omitempty"`
-	// ThawedBy says what thawed it: "phases done", "phase failed",
+	// ThawedBy says what thawed it: ThawedByPhases, "failure of PHASE",
 	// "thaw now", "parent closed", "maxFreeze", "swept".
 	ThawedBy string `json:"thawedBy,omitempty"`
 	// Failure of do or of a phase inside, in words; the freeze is thawed.
@@ -142,11 +142,21 @@ type Proof struct {
 	Cuts       []Span `json:"cuts,omitempty"`
 }
 
+// The states of a phase that is over.
+const (
+	PhaseDone    = "done"
+	PhaseFailed  = "failed"
+	PhaseSkipped = "skipped"
+)
+
+// ThawedByPhases is what thawed a freeze that went as it should.
+const ThawedByPhases = "phases done"
+
 // PhaseRecord is one line of a run's story.
 type PhaseRecord struct {
 	Name    string    `json:"name"`
 	Func    string    `json:"func,omitempty"`
-	State   string    `json:"state"` // done, failed, skipped
+	State   string    `json:"state"` // PhaseDone, PhaseFailed or PhaseSkipped
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Note    string    `json:"note,omitempty"`
