@@ -16,9 +16,6 @@ import (
 	"thaw/blueprints/plan"
 )
 
-// restorePointFile is the record beside the data.
-const restorePointFile = "restorepoint.json"
-
 // Record writes a restore point: whole or not at all, and to disk, before the
 // run says that it has one. Idempotent.
 func (e *Engine) Record(_ context.Context, rp plan.RestorePoint) (*plan.RestorePoint, error) {
@@ -37,7 +34,7 @@ func (e *Engine) writeRestorePoint(rp plan.RestorePoint) (*plan.RestorePoint, er
 	if err := os.MkdirAll(rp.Directory, 0o750); err != nil {
 		return nil, fault.New(fault.Permanent, "restore point %s: %w", rp.ID, err)
 	}
-	if err := writeFile(filepath.Join(rp.Directory, restorePointFile), append(b, '\n')); err != nil {
+	if err := writeFile(filepath.Join(rp.Directory, plan.RestorePointFile), append(b, '\n')); err != nil {
 		return nil, fault.New(fault.Transient, "restore point %s: %w", rp.ID, err)
 	}
 	return &rp, nil
@@ -46,7 +43,7 @@ func (e *Engine) writeRestorePoint(rp plan.RestorePoint) (*plan.RestorePoint, er
 // Forget removes the record of a restore point whose data was deleted, and its
 // directory where nothing is left in it. Idempotent.
 func (e *Engine) Forget(_ context.Context, ref plan.RestorePointRef) error {
-	if err := os.Remove(filepath.Join(ref.Directory, restorePointFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(ref.Directory, plan.RestorePointFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return e.toTemporal(fault.New(fault.Transient, "forget restore point %s: %w", ref.ID, err))
 	}
 	// What is still there is not ours to judge: a directory with it stays.
@@ -64,8 +61,8 @@ func (e *Engine) readRestorePoint(from, location string) (*plan.RestorePoint, er
 		}
 		dir = filepath.Join(location, from)
 	}
-	file := strings.TrimSuffix(dir, "/"+restorePointFile)
-	file = filepath.Join(file, restorePointFile)
+	file := strings.TrimSuffix(dir, "/"+plan.RestorePointFile)
+	file = filepath.Join(file, plan.RestorePointFile)
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.User, "restore point %q: no %s; list what there is with: thaw restorepoint list", from, file)
@@ -73,15 +70,12 @@ func (e *Engine) readRestorePoint(from, location string) (*plan.RestorePoint, er
 	if err != nil {
 		return nil, fault.New(fault.Permanent, "restore point %q: %w", from, err)
 	}
-	var rp plan.RestorePoint
-	if err := json.Unmarshal(b, &rp); err != nil {
-		return nil, fault.New(fault.Permanent, "restore point %s: %w", file, err)
-	}
-	if rp.APIVersion != plan.RestorePointVersion {
-		return nil, fault.New(fault.User, "restore point %s: version %q; this worker reads %s", file, rp.APIVersion, plan.RestorePointVersion)
+	rp, err := plan.ParseRestorePoint(b)
+	if err != nil {
+		return nil, fault.New(fault.User, "restore point %s: %w", file, err)
 	}
 	rp.Directory = filepath.Dir(file) // it may have been moved or mounted elsewhere
-	return &rp, nil
+	return rp, nil
 }
 
 var (

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/log"
@@ -40,6 +41,18 @@ func connect(ctx context.Context) (client.Client, error) {
 		return nil, fmt.Errorf("no Temporal at %s (%s): %w", address, hint, err)
 	}
 	return c, nil
+}
+
+// withTemporal is a command that talks to Temporal.
+func withTemporal(run func(cmd *cobra.Command, c client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := connect(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return run(cmd, c, args)
+	}
 }
 
 // dev is what a running `thaw dev` says of itself.

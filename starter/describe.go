@@ -33,18 +33,13 @@ func describeCommand() *cobra.Command {
 		Use:   "describe RUN",
 		Short: "Show a run: its plan with its digest, its phases, its freeze, how it ended",
 		Args:  exactly(1, "RUN"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
+		RunE: withTemporal(func(cmd *cobra.Command, c client.Client, args []string) error {
 			d, err := describe(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
 			return o.print(cmd.OutOrStdout(), d, func(w io.Writer) { writeDescription(w, d) })
-		},
+		}),
 	}
 	o.flag(cmd)
 	return cmd

@@ -102,18 +102,13 @@ func cancelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel RUN", Short: "Cancel a run: it thaws, compensates, and ends",
 		Args: exactly(1, "RUN"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			c, err := connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
+		RunE: withTemporal(func(cmd *cobra.Command, c client.Client, a []string) error {
 			if err := c.CancelWorkflow(cmd.Context(), a[0], ""); err != nil {
 				return fmt.Errorf("cancel %q: %w", a[0], err)
 			}
 			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "cancel: asked; the run thaws and compensates before it ends")
 			return nil
-		},
+		}),
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +38,7 @@ func restorePointCommand() *cobra.Command {
 	so := output{format: "yaml"}
 	show.Flags().StringVarP(&so.format, "output", "o", "yaml", "json or yaml")
 	show.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := readRestorePoint(filepath.Join(location, args[0], "restorepoint.json"))
+		p, err := readRestorePoint(filepath.Join(location, args[0], plan.RestorePointFile))
 		if err != nil {
 			return err
 		}
@@ -63,7 +62,7 @@ func readRestorePoints(location string) ([]plan.RestorePoint, error) {
 	if location == "" {
 		return nil, usagef("say where: --location DIRECTORY")
 	}
-	files, err := filepath.Glob(filepath.Join(location, "*", "restorepoint.json"))
+	files, err := filepath.Glob(filepath.Join(location, "*", plan.RestorePointFile))
 	if err != nil {
 		return nil, fmt.Errorf("location %s: %w", location, err)
 	}
@@ -89,9 +88,9 @@ func readRestorePoint(file string) (*plan.RestorePoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("restore point: %w", err)
 	}
-	var p plan.RestorePoint
-	if err := json.Unmarshal(b, &p); err != nil {
+	p, err := plan.ParseRestorePoint(b)
+	if err != nil {
 		return nil, fmt.Errorf("restore point %s: %w", file, err)
 	}
-	return &p, nil
+	return p, nil
 }

@@ -22,12 +22,7 @@ the Temporal UI. On Temporal Cloud create them with tcld instead: ThawFrozenSinc
 Datetime, ThawConsistent a Bool, the others Keywords. Without them runs work, and are
 not found by what they do.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
+		RunE: withTemporal(func(cmd *cobra.Command, c client.Client, _ []string) error {
 			o, err := envconfig.LoadDefaultClientOptions()
 			if err != nil {
 				return fmt.Errorf("configuration of Temporal: %w", err)
@@ -60,7 +55,7 @@ not found by what they do.`,
 			}
 			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "namespace %s: %d search attributes created, %d were there\n", ns, len(missing), len(plan.SearchAttributes)-len(missing))
 			return nil
-		},
+		}),
 	}
 }
 

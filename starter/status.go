@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 )
 
@@ -32,12 +33,7 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "List runs: what is frozen, what waits for a person, how it ended",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
+		RunE: withTemporal(func(cmd *cobra.Command, c client.Client, _ []string) error {
 			query := "ThawTarget IS NOT NULL"
 			if !all {
 				query += " AND ThawBlueprint IS NOT NULL"
@@ -69,7 +65,7 @@ func statusCommand() *cobra.Command {
 			}
 			rows = rows[:min(len(rows), limit)]
 			return o.print(cmd.OutOrStdout(), rows, func(w io.Writer) { statusTable(w, rows) })
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "freeze sessions too")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 20, "how many runs at most, newest first")

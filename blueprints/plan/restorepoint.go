@@ -1,6 +1,10 @@
 package plan
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
 
 // RestorePoint is the durable record of one backup, written beside its data
 // as restorepoint.json, so that it can be found with everything else lost.
@@ -29,6 +33,21 @@ type RestorePoint struct {
 	// Skipped phases with who and why: a restore point made around a fault
 	// says so.
 	Skipped []PhaseRecord `json:"skipped,omitempty"`
+}
+
+// RestorePointFile is the record's name in its directory.
+const RestorePointFile = "restorepoint.json"
+
+// ParseRestorePoint reads a record. It refuses one of another version.
+func ParseRestorePoint(b []byte) (*RestorePoint, error) {
+	var rp RestorePoint
+	if err := json.Unmarshal(b, &rp); err != nil {
+		return nil, err
+	}
+	if rp.APIVersion != RestorePointVersion {
+		return nil, fmt.Errorf("its version is %q; this release reads %s", rp.APIVersion, RestorePointVersion)
+	}
+	return &rp, nil
 }
 
 // RestorePointVersion is the version of the document's schema.
