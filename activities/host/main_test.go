@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -15,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"thaw/activities/function"
-	"thaw/blueprints/fault"
+	"thaw/activities/function/functiontest"
 	"thaw/blueprints/plan"
 	"thaw/internal/testdb"
 )
@@ -25,25 +24,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-type secrets map[string]map[string][]byte
-
-func (s secrets) Named(_ context.Context, name string) (map[string][]byte, error) {
-	v, ok := s[name]
-	if !ok {
-		return nil, fault.New(fault.User, "no secret named %q", name)
-	}
-	return v, nil
-}
-
-func (s secrets) Secret(context.Context, plan.Reference) (map[string][]byte, error) {
-	return nil, errors.New("not asked here")
-}
-
 func newEnv(t *testing.T, restorePoint string) *function.Env {
 	t.Helper()
 	return &function.Env{
 		Key: "thaw-k1", Phase: "capture", StateDir: t.TempDir(), RestorePoint: plan.RestorePointRef{ID: "rp", Directory: restorePoint},
-		Log: slog.New(slog.DiscardHandler), Secrets: secrets{"admin": {"password": []byte("s3cr3t-value")}}, Holds: function.NewHolds(),
+		Log: slog.New(slog.DiscardHandler), Secrets: functiontest.Secrets{"admin": {"password": []byte("s3cr3t-value")}}, Holds: function.NewHolds(),
 	}
 }
 

@@ -3,7 +3,6 @@ package sql
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,8 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"thaw/activities/function"
-	"thaw/blueprints/fault"
-	"thaw/blueprints/plan"
+	"thaw/activities/function/functiontest"
 	"thaw/internal/testdb"
 )
 
@@ -49,7 +47,7 @@ func freezeAsChild(spec string) {
 	}
 	env := &function.Env{
 		Token: c.Token, MaxFreeze: c.MaxFreeze, StateDir: c.StateDir, Holds: function.NewHolds(),
-		Log: slog.New(slog.DiscardHandler), Secrets: secrets{"admin": c.Secret},
+		Log: slog.New(slog.DiscardHandler), Secrets: functiontest.Secrets{"admin": c.Secret},
 	}
 	act, _, err := find("SQLFreeze").Bind(context.Background(), env, c.Args)
 	if err == nil {
@@ -66,21 +64,6 @@ func freezeAsChild(spec string) {
 	select {}
 }
 
-// secrets of a run, by name.
-type secrets map[string]map[string][]byte
-
-func (s secrets) Named(_ context.Context, name string) (map[string][]byte, error) {
-	v, ok := s[name]
-	if !ok {
-		return nil, fault.New(fault.User, "no secret named %q", name)
-	}
-	return v, nil
-}
-
-func (s secrets) Secret(context.Context, plan.Reference) (map[string][]byte, error) {
-	return nil, errors.New("not asked here")
-}
-
 func find(name string) function.Function {
 	for _, f := range Functions() {
 		if f.Name == name {
@@ -94,7 +77,7 @@ func newEnv(t *testing.T, secret map[string][]byte) *function.Env {
 	t.Helper()
 	return &function.Env{
 		Token: fmt.Sprintf("t-%d", time.Now().UnixNano()), MaxFreeze: time.Minute, StateDir: t.TempDir(),
-		Holds: function.NewHolds(), Log: slog.New(slog.DiscardHandler), Secrets: secrets{"admin": secret},
+		Holds: function.NewHolds(), Log: slog.New(slog.DiscardHandler), Secrets: functiontest.Secrets{"admin": secret},
 	}
 }
 

@@ -23,9 +23,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"thaw/activities/function"
+	"thaw/activities/function/functiontest"
 	"thaw/activities/secret"
 	"thaw/blueprints/fault"
-	"thaw/blueprints/plan"
 )
 
 const (
@@ -33,26 +33,12 @@ const (
 	signing = "key-that-signs"
 )
 
-type secrets map[string]map[string][]byte
-
-func (s secrets) Named(_ context.Context, name string) (map[string][]byte, error) {
-	v, ok := s[name]
-	if !ok {
-		return nil, fault.New(fault.User, "no secret named %q", name)
-	}
-	return v, nil
-}
-
-func (s secrets) Secret(context.Context, plan.Reference) (map[string][]byte, error) {
-	return nil, errors.New("not asked here")
-}
-
 func newEnv() *function.Env {
 	redact := secret.NewRedactor()
 	redact.Learn([]byte(bearer))
 	return &function.Env{
 		Key: "thaw-0123456789", Phase: "notify", Log: slog.New(slog.DiscardHandler), Redact: redact.Text,
-		Secrets: secrets{"hook": {"auth": []byte(bearer), "sign": []byte(signing), "broken": []byte("a\nb")}},
+		Secrets: functiontest.Secrets{"hook": {"auth": []byte(bearer), "sign": []byte(signing), "broken": []byte("a\nb")}},
 	}
 }
 
@@ -323,7 +309,7 @@ func TestTLS(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			env := newEnv()
-			env.Secrets.(secrets)["ca"] = map[string][]byte{"bundle": bundle}
+			env.Secrets.(functiontest.Secrets)["ca"] = map[string][]byte{"bundle": bundle}
 			if tt.args["url"] == nil {
 				tt.args["url"] = r.URL
 			}
