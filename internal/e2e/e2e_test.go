@@ -208,7 +208,7 @@ func TestPlanTouchesNothing(t *testing.T) {
 			}
 		}
 	}()
-	text := s.thaw("run", "sqlite.backup", "--target", s.target(), "--plan")
+	text := s.thaw("run", "sqlite.backup", "--target", s.target(), "--plan", "--id", "dry-backup")
 	for _, want := range []string{"digest     sha256:", "hold: FREEZE, 1m0s at most", "SQLFreeze", "SQLThaw", s.db.Path, "capture: SnapshotPath", "«capture.Output.path»"} {
 		assert.Contains(t, text, want)
 	}
@@ -220,6 +220,16 @@ func TestPlanTouchesNothing(t *testing.T) {
 	<-done
 	assert.Less(t, stalled, 5*time.Second)
 	assert.Equal(t, before, s.files())
+	for _, id := range []string{"dry-backup", "dry"} {
+		var did []string
+		for _, ev := range testenv.History(t.Context(), t, s.client, id, "").GetEvents() {
+			if a := ev.GetActivityTaskScheduledEventAttributes(); a != nil {
+				did = append(did, a.GetActivityType().GetName())
+			}
+			assert.Nil(t, ev.GetStartChildWorkflowExecutionInitiatedEventAttributes(), "%s started a freeze", id)
+		}
+		assert.Equal(t, []string{plan.ActivityPlan}, did, "%s did more than plan", id)
+	}
 	r, err := s.client.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Namespace: "default", Query: "WorkflowType = 'FreezeSession' AND StartTime > '" + time.Now().Add(-time.Hour).UTC().Format(time.RFC3339) + "'"})
 	require.NoError(t, err)
 	assert.LessOrEqual(t, r.GetCount(), int64(1), "only the backup before made a freeze")

@@ -88,6 +88,7 @@ func BenchmarkAgainstPlainGo(b *testing.B) {
 		b.ReportMetric(ms(median(plain)), "plain-ms")
 		b.ReportMetric(ratio, "ratio")
 		b.ReportMetric(0, "ns/op")
+		require.LessOrEqual(b, ratio, 1.1)
 	}
 }
 

@@ -3,11 +3,13 @@ package matrix
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
 	"thaw/blueprints/plan"
@@ -40,7 +42,11 @@ type database struct {
 	target  plan.Target
 	secrets map[string]plan.Reference
 	options plan.Values
-	load    *testdb.Load
+	// verify are the options with which its blueprint's verify recovers a
+	// backup as a server would; data checks what is in one, beside that.
+	verify plan.Values
+	data   func(x *trial, restorePoint string) error
+	load   *testdb.Load
 	// held counts the sessions that hold a freeze; nil where a freeze shows
 	// in the writes that it stops.
 	held func(context.Context) (int, error)
@@ -55,9 +61,18 @@ func newLane(t testing.TB, name string) *lane {
 		db := testdb.NewSQLite(t)
 		db.StartLoad()
 		l.db = database{target: plan.Target{Kind: "sqlite", Name: db.Path}, load: db.Load}
+		l.db.data = func(x *trial, restorePoint string) error {
+			other := filepath.Join(l.dir, "restored.db")
+			if err := x.act("restore", restorePoint, plan.Values{"path": other}); err != nil {
+				return err
+			}
+			_, err := db.Check(other)
+			return err
+		}
 	case "postgres":
 		db := testdb.StartPostgres(t)
 		l.pg = db
+		l.recover("postgres", filepath.Join(db.BinDir, "postgres"), db.Account)
 		l.admin(db.Secret())
 		l.db.target, l.db.load = plan.Target{Kind: "postgres", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
 		l.db.held = func(ctx context.Context) (n int, err error) {
@@ -66,6 +81,7 @@ func newLane(t testing.TB, name string) *lane {
 		}
 	case "mariadb":
 		db := testdb.StartMariaDB(t)
+		l.recover("mariadbd", db.Args[0], db.Account)
 		l.admin(db.Secret())
 		l.db.options = plan.Values{"flush": 0} // each cell would wait for it
 		// Under FLUSH TABLES WITH READ LOCK InnoDB comes to rest in one to
@@ -78,6 +94,18 @@ func newLane(t testing.TB, name string) *lane {
 	l.startWorker(nil)
 	l.seen.start(t, l.db)
 	return l
+}
+
+// recover lets verify start the server's program on a copy of a backup.
+func (l *lane) recover(option, program, account string) {
+	scratch := filepath.Join(l.dir, "scratch")
+	require.NoError(l.t, os.Mkdir(scratch, 0o755))
+	// The account must get there; the way is the test's own.
+	for d := scratch; d != filepath.Dir(os.TempDir()) && len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		require.NoError(l.t, os.Chmod(d, 0o755))
+	}
+	l.cfg.Exec.Allow = append(l.cfg.Exec.Allow, program)
+	l.db.verify = plan.Values{option: program, "scratch": scratch, "user": account}
 }
 
 func (l *lane) admin(secret map[string][]byte) {

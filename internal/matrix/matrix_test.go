@@ -223,7 +223,35 @@ func (x *trial) verdict(run client.WorkflowRun) (r result) {
 			}
 		}
 	}
+	if lie := x.wrong(out.RestorePoint.ID); lie != nil {
+		r.lie = lie.Error()
+	}
 	return r
+}
+
+// wrong says why the data of a restore point that is called consistent is not.
+func (x *trial) wrong(restorePoint string) error {
+	if err := x.act("verify", restorePoint, x.lane.db.verify); err != nil {
+		return err
+	}
+	if x.lane.db.data == nil {
+		return nil
+	}
+	return x.lane.db.data(x, restorePoint)
+}
+
+// act runs an action on a restore point.
+func (x *trial) act(action, restorePoint string, options plan.Values) error {
+	kind := x.lane.blueprint + "." + action
+	run, err := x.lane.client.ExecuteWorkflow(x.ctx, client.StartWorkflowOptions{ID: x.id + "/" + action, TaskQueue: plan.DefaultTaskQueue}, kind,
+		plan.Request{From: restorePoint, Options: options, NoApproval: true})
+	if err == nil {
+		err = run.Get(x.ctx, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	return nil
 }
 
 func ending(err error) string {
