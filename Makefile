@@ -55,7 +55,7 @@ lint: ## gofmt, go vet, golangci-lint, workflowcheck
 fuzz: ## fuzz every parser for FUZZTIME each (default 1m)
 	@for t in $$(grep -rhoE '^func (Fuzz[A-Za-z]+)' --include=*_test.go . | awk '{print $$2}'); do \
 	  p=$$(dirname $$(grep -rlE "^func $$t\(" --include=*_test.go .)); echo "$$p $$t"; \
-	  $(GO) test $$p -run '^$$' -fuzz "^$$t\$$" -fuzztime $${FUZZTIME:-1m} || exit 1; done
+	  $(GO) test $$p -run '^$$' -fuzz "^$$t\$$" -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 2s || exit 1; done
 
 golden: ## write the golden files again
 	$(GO) test ./worker/wiring -update
