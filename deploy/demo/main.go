@@ -178,6 +178,7 @@ func (d *demo) restore(p *backup) error {
 	if end, err := d.await(run); err != nil || end != "completed" {
 		return fmt.Errorf("the restore ended as %s (%w); see: thaw describe %q", end, err, run)
 	}
+	testdb.Reconnect(d.db.db)
 	after, err := d.db.rows(d.ctx)
 	if err != nil {
 		return err

@@ -144,6 +144,7 @@ func writeScript(t *testing.T, lines ...string) string {
 
 func checkAfterRestore(t *testing.T, db *sql.DB, atLeast int64) {
 	t.Helper()
+	testdb.Reconnect(db)
 	require.Eventually(t, func() bool { return db.Ping() == nil }, 30*time.Second, 50*time.Millisecond)
 	n, err := testdb.CheckLoad(t.Context(), db)
 	require.NoError(t, err)

@@ -136,6 +136,14 @@ func transfer(ctx context.Context, db *sql.DB, writer int, seq *int64, i int) er
 	return tx.Commit()
 }
 
+// Reconnect drops idle connections: those to a server that was stopped and
+// started meanwhile fail their next statement.
+func Reconnect(db *sql.DB) {
+	const defaultIdle = 2 // of database/sql
+	db.SetMaxIdleConns(0)
+	db.SetMaxIdleConns(defaultIdle)
+}
+
 // CheckLoad says whether the load's data is consistent, and how many
 // transactions it holds.
 func CheckLoad(ctx context.Context, db *sql.DB) (transactions int64, err error) {
