@@ -102,10 +102,15 @@ func parseConditions(raw map[string]any) (anyOf, allOf []condition, err error) {
 func waitFor(ctx context.Context, env *function.Env, timeout time.Duration, anyOf, allOf []condition) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not met after %s", timeout))
 	defer cancel()
+	unmet := ""
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		unmet := unmetConditions(ctx, anyOf, allOf)
-		if unmet == "" {
+		found := unmetConditions(ctx, anyOf, allOf)
+		if found == "" {
 			return nil
+		}
+		// A check that the deadline cut short knows only that it was cut short.
+		if ctx.Err() == nil || unmet == "" {
+			unmet = found
 		}
 		heartbeat(env, "waiting: %s", unmet)
 		select {
