@@ -102,6 +102,7 @@ func parseConditions(raw map[string]any) (anyOf, allOf []condition, err error) {
 func waitFor(ctx context.Context, env *function.Env, timeout time.Duration, anyOf, allOf []condition) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not met after %s", timeout))
 	defer cancel()
+	deadline, _ := ctx.Deadline()
 	unmet := ""
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		found := unmetConditions(ctx, anyOf, allOf)
@@ -109,7 +110,8 @@ func waitFor(ctx context.Context, env *function.Env, timeout time.Duration, anyO
 			return nil
 		}
 		// A check that the deadline cut short knows only that it was cut short.
-		if ctx.Err() == nil || unmet == "" {
+		// The dialer keeps the deadline itself, and may be ahead of the context.
+		if (ctx.Err() == nil && time.Now().Before(deadline)) || unmet == "" {
 			unmet = found
 		}
 		heartbeat(env, "waiting: %s", unmet)
