@@ -48,6 +48,16 @@ type Output struct {
 	Description string `json:"description"`
 }
 
+// Rule is one permission on a cluster, as in a Kubernetes Role: what a worker
+// must be allowed to run a function, and nothing more.
+type Rule struct {
+	Group     string   `json:"group"` // "" is the core group
+	Resources []string `json:"resources"`
+	Verbs     []string `json:"verbs"`
+	// Cluster: the resources are in no namespace.
+	Cluster bool `json:"cluster,omitempty"`
+}
+
 // Function is what is known of one blueprint function.
 type Function struct {
 	Name    string   `json:"name"`
@@ -71,6 +81,9 @@ type Function struct {
 	Person bool `json:"person,omitempty"`
 	// Timeout of one attempt where the phase gives none.
 	Timeout time.Duration `json:"timeout"`
+	// Rules are what it asks of a cluster's API. What it does with an object of
+	// a kind that its arguments name is not in them (KubeOps, conditions).
+	Rules []Rule `json:"rules,omitempty"`
 	// Planned: Kanister's language has it; no worker of this release runs it.
 	Planned bool `json:"planned,omitempty"`
 }
