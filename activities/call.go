@@ -22,14 +22,15 @@ import (
 // Call runs one call of a function: it renders the arguments just before they
 // are used, and returns the outputs without secrets.
 func (e *Engine) Call(ctx context.Context, c plan.Call) (*plan.CallResult, error) {
-	var n note
-	stop := heartbeats(ctx, 2*time.Second, n.detail)
+	t := e.attempt(ctx)
+	stop := heartbeats(ctx, 2*time.Second, t.detail)
 	defer stop()
-	r, err := e.call(ctx, c, n.set)
+	defer t.clean()
+	r, err := e.call(ctx, c, t)
 	return r, e.toTemporal(withCause(ctx, err), plan.FailedCall{Attempt: activity.GetInfo(ctx).Attempt})
 }
 
-func (e *Engine) call(ctx context.Context, c plan.Call, note func(string)) (*plan.CallResult, error) {
+func (e *Engine) call(ctx context.Context, c plan.Call, t *attempt) (*plan.CallResult, error) {
 	r := &plan.CallResult{Started: time.Now()}
 	skip, err := e.skips(&c.Phase, c.Scope, c.Results)
 	if err != nil {
@@ -39,7 +40,7 @@ func (e *Engine) call(ctx context.Context, c plan.Call, note func(string)) (*pla
 		r.Skipped, r.Ended = true, time.Now()
 		return r, nil
 	}
-	b, err := e.bind(ctx, c, binding{heartbeat: note})
+	b, err := e.bind(ctx, c, binding{attempt: t})
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +79,12 @@ func (e *Engine) skips(ph *plan.Phase, s plan.Scope, results map[string]plan.Res
 	return "", nil
 }
 
-// binding is what a call inside a freeze has besides.
+// binding is what a call has besides: the attempt that makes it, and inside a
+// freeze the freeze's token and end.
 type binding struct {
 	token     string
 	maxFreeze time.Duration
-	heartbeat func(string)
+	attempt   *attempt
 }
 
 // bound is a call whose arguments are rendered and whose function is prepared.
@@ -93,6 +95,7 @@ type bound struct {
 	phase   *plan.Phase
 	act     function.Act
 	release func()
+	after   []func(context.Context) // of a call without an attempt
 }
 
 // bind renders the arguments of a call and prepares its function. Nothing is
@@ -116,9 +119,9 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, err
 		Redact:  e.redact.Text,
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
 		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir,
-		Heartbeat: func(note string) { bi.heartbeat(e.redact.Text(note)) },
 	}
-	b := &bound{e, fn, env, &c.Phase, nil, nil}
+	b := &bound{e: e, fn: fn, env: env, phase: &c.Phase}
+	bi.attempt.equip(b)
 	err = b.guarded(func() error {
 		b.act, b.release, err = fn.Bind(ctx, env, args)
 		return err
@@ -148,11 +151,26 @@ func (b *bound) run(ctx context.Context) (plan.Values, error) {
 		out, err = b.act(ctx)
 		return err
 	})
+	b.clean(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("phase %s: %w", b.phase.Name, err)
 	}
 	clean, _ := b.e.redact.Value(map[string]any(out)).(map[string]any)
 	return clean, nil
+}
+
+// clean takes away what a call without an attempt left.
+func (b *bound) clean(ctx context.Context) {
+	after := b.after
+	b.after = nil
+	if len(after) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for _, f := range after {
+		f(ctx)
+	}
 }
 
 func (b *bound) free() {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -95,6 +94,9 @@ func (e *Engine) Register(r Registry) {
 // Holding lists the tokens of the freezes that this process holds now.
 func (e *Engine) Holding() []string { return e.holds.Tokens() }
 
+// nothing is the detail of a heartbeat that tells only that the activity lives.
+func nothing() any { return nil }
+
 // heartbeats tells Temporal every interval that the activity lives, with what
 // detail returns, until the returned stop.
 func heartbeats(ctx context.Context, every time.Duration, detail func() any) (stop func()) {
@@ -114,14 +116,4 @@ func heartbeats(ctx context.Context, every time.Duration, detail func() any) (st
 		}
 	}()
 	return func() { cancel(); <-done }
-}
-
-// note is the last word of a call on how far it is.
-type note struct{ last atomic.Value }
-
-func (n *note) set(text string) { n.last.Store(text) }
-
-func (n *note) detail() any {
-	text, _ := n.last.Load().(string)
-	return text
 }

@@ -20,6 +20,8 @@ type freezing struct {
 	do     *bound
 	inner  []*bound // nil where it can be bound only inside the window
 	quiet  func()   // waits for the end of what announces the freeze
+	// attempt of the activity that freezes; its calls share it.
+	attempt *attempt
 
 	// flight counts the acts that went on after their time was over: what
 	// they lock late must be thawed again.
@@ -31,8 +33,11 @@ type freezing struct {
 }
 
 func (f *freezing) run(ctx context.Context) error {
+	f.attempt = f.e.attempt(ctx)
+	f.attempt.noted = f.note
 	stop := heartbeats(ctx, 100*time.Millisecond, f.now)
 	defer stop()
+	defer f.attempt.clean()
 	defer f.release()
 	if skip, err := f.e.skips(&plan.Phase{Name: f.in.Name, When: f.in.When}, f.in.Scope, f.in.Results); err != nil || skip != "" {
 		if err != nil {
@@ -98,9 +103,13 @@ func (f *freezing) prepare(ctx context.Context) error {
 // bind binds a call of this freeze; failures before any effect are retried.
 func (f *freezing) bind(ctx context.Context, ph *plan.Phase, lenient bool) (*bound, error) {
 	c := plan.Call{Run: f.in.Run, Phase: *ph, Scope: f.in.Scope, Results: f.results(), Lenient: lenient}
+	by := f.attempt
+	if lenient { // undo: each is made for itself, since what it undoes may come late
+		by = nil
+	}
 	wait := 50 * time.Millisecond
 	for attempt := 1; ; attempt++ {
-		b, err := f.e.bind(ctx, c, binding{token: f.in.Token, maxFreeze: f.in.Freeze.MaxFreeze.D(), heartbeat: f.note})
+		b, err := f.e.bind(ctx, c, binding{token: f.in.Token, maxFreeze: f.in.Freeze.MaxFreeze.D(), attempt: by})
 		if err == nil || fault.Of(err) != fault.Transient || attempt == 5 {
 			return b, err
 		}

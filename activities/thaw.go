@@ -15,7 +15,7 @@ import (
 // which finds by the token what is to be thawed. It succeeds only when nothing
 // is frozen by this token any more. Idempotent.
 func (e *Engine) Thaw(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) {
-	stop := heartbeats(ctx, time.Second, new(note).detail)
+	stop := heartbeats(ctx, time.Second, nothing)
 	defer stop()
 	r, err := e.thaw(ctx, in)
 	return r, e.toTemporal(err)

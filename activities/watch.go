@@ -14,7 +14,7 @@ import (
 // Watch returns when the run has closed, however it did: a reset closes a run
 // without telling its children. Of a freeze session it returns the report.
 func (e *Engine) Watch(ctx context.Context, in plan.WatchInput) (*plan.WatchResult, error) {
-	stop := heartbeats(ctx, time.Second, new(note).detail)
+	stop := heartbeats(ctx, time.Second, nothing)
 	defer stop()
 	r, err := e.watch(ctx, in)
 	return r, e.toTemporal(err)

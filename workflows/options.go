@@ -43,7 +43,10 @@ func callOptions(p *plan.Plan, ph *plan.Phase) workflow.ActivityOptions {
 		never = append(never, string(fault.Command))
 	}
 	if !ph.Idempotent {
-		never = append(never, string(fault.Unknown), "TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat")
+		never = append(never, string(fault.Unknown), "TemporalTimeout:StartToClose")
+		if !ph.Reattach {
+			never = append(never, "TemporalTimeout:Heartbeat")
+		}
 	}
 	o := base(p.Target, summaryOf(ph))
 	o.StartToCloseTimeout = ph.Timeout.D()

@@ -8,7 +8,8 @@ import (
 // a second attempt of a call finds what the first one made, and what a run left
 // behind can be listed by its label.
 const (
-	// LabelManaged is on every object that Thaw made; its value is Managed.
+	// LabelManaged is on every object that Thaw made; its value is Managed,
+	// unless the object took another's label over from what it restores.
 	LabelManaged = "app.kubernetes.io/managed-by"
 	Managed      = "thaw"
 	// AnnotationCall is the key of the call that made the object (function.Env.Key).
@@ -23,7 +24,9 @@ func Mark(o metav1.Object, call, run string) {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	labels[LabelManaged] = Managed
+	if labels[LabelManaged] == "" {
+		labels[LabelManaged] = Managed
+	}
 	o.SetLabels(labels)
 	annotations := o.GetAnnotations()
 	if annotations == nil {
@@ -38,5 +41,5 @@ func Mark(o metav1.Object, call, run string) {
 
 // MadeBy reports whether the call of that key made the object.
 func MadeBy(o metav1.Object, call string) bool {
-	return o.GetLabels()[LabelManaged] == Managed && o.GetAnnotations()[AnnotationCall] == call
+	return call != "" && o.GetAnnotations()[AnnotationCall] == call
 }

@@ -44,6 +44,38 @@ type Env struct {
 	StateDir string
 	// Heartbeat tells people how far a long call is; it may be called often.
 	Heartbeat func(note string)
+	// Pod is what the run's input says of the pods that its calls make.
+	Pod PodDefaults
+	// Claims of the target at the start of the run, with the paths where its
+	// pods mount them.
+	Claims map[string]string
+
+	// Activity is the id of the activity that makes the call.
+	Activity string
+	// Reported: the attempt before this one told its failure itself, and
+	// Temporal asks for another: what it left is not to be taken as a result.
+	Reported bool
+	// Recalled is what an earlier attempt of this call, whose worker died or
+	// let go of it, remembered last. It is no secret's place.
+	Recalled string
+	// Remember keeps a text for the next attempt. May be nil, in a freeze:
+	// what happens there is not tried again by another worker.
+	Remember func(text string)
+	// Stopping reports whether the context ends because the worker stops: the
+	// call goes on in another worker, so what runs for it is left running.
+	Stopping func() bool
+	// After runs clean once Temporal has the result of the call, so that no
+	// later attempt can need what it takes away. A worker that dies before
+	// does not run it: what remains is found by its marks.
+	After func(clean func(ctx context.Context))
+}
+
+// PodDefaults are the parts of pods that a run's input gives (Kanister's
+// podOverride, podLabels and podAnnotations of an ActionSet).
+type PodDefaults struct {
+	Override    map[string]any
+	Labels      map[string]string
+	Annotations map[string]string
 }
 
 // Secrets resolves references to secrets. What it returned is redacted from

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -164,7 +163,7 @@ func (c *command) run(ctx context.Context) (function.Outputs, error) {
 	// The whole group: a shell's children would go on, and hold its output.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	stderr := &lastLines{redact: c.fn.Redact}
+	stderr := &kando.Tail{Redact: c.fn.Redact}
 	cmd.Stderr = stderr
 	closeIn, err := c.input(cmd)
 	if err != nil {
@@ -190,7 +189,7 @@ func (c *command) run(ctx context.Context) (function.Outputs, error) {
 	return out, nil
 }
 
-func (c *command) failure(ctx context.Context, err error, stderr *lastLines) error {
+func (c *command) failure(ctx context.Context, err error, stderr *kando.Tail) error {
 	name := c.Command[0]
 	tail := ""
 	if s := stderr.String(); s != "" {
@@ -333,35 +332,4 @@ func (s *fileSink) discard() {
 		s.f.Close()
 		os.Remove(s.f.Name())
 	}
-}
-
-// lastLines keeps the end of what is written: more than it shows, so that a
-// secret which its beginning cuts in half is not in what it shows.
-type lastLines struct {
-	redact func(string) string // may be nil
-	buf    bytes.Buffer
-}
-
-const (
-	keepOutput = 64 << 10
-	showOutput = 4 << 10
-)
-
-func (l *lastLines) Write(b []byte) (int, error) {
-	n := len(b)
-	l.buf.Write(b)
-	if over := l.buf.Len() - keepOutput; over > 0 {
-		l.buf.Next(over)
-	}
-	return n, nil
-}
-
-func (l *lastLines) String() string {
-	text := l.buf.String()
-	if l.redact != nil {
-		text = l.redact(text)
-	}
-	text = text[max(0, len(text)-showOutput):]
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-10):], " | ")
 }

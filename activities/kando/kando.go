@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 
 	"thaw/blueprints/plan"
@@ -154,6 +155,20 @@ func decode(raw json.RawMessage) (any, error) {
 	}
 	return plan.Exact(v), nil
 }
+
+// Seed gives the parser outputs that were read before, by another reader of the
+// same command. What it reads itself wins.
+func (p *Parser) Seed(outputs map[string]any) {
+	for k, v := range outputs {
+		if p.outputs == nil {
+			p.outputs = map[string]any{}
+		}
+		p.outputs[k] = v
+	}
+}
+
+// Outputs returns a copy of those read so far.
+func (p *Parser) Outputs() map[string]any { return maps.Clone(p.outputs) }
 
 // Close ends the last line and returns the outputs.
 func (p *Parser) Close() (map[string]any, error) {

@@ -70,6 +70,9 @@ type Function struct {
 	OpenOutputs bool `json:"openOutputs,omitempty"`
 	// Idempotent: it may run again when the outcome of an attempt is unknown.
 	Idempotent bool `json:"idempotent,omitempty"`
+	// Reattach: an attempt after a worker's death finds what the one before
+	// started, and takes its result. It never starts a second one.
+	Reattach bool `json:"reattach,omitempty"`
 	// ReadOnly: it changes nothing.
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// Cut: it captures data. A cut inside a freeze is what the proof is about.

@@ -64,6 +64,13 @@ type CallResult struct {
 	Ended   time.Time `json:"ended"`
 }
 
+// CallBeat is the heartbeat of a call: what people see of it, and what the
+// next attempt of it must know.
+type CallBeat struct {
+	Note   string `json:"note,omitempty"`
+	Memory string `json:"memory,omitempty"`
+}
+
 // FailedCall is the detail of a call's error.
 type FailedCall struct {
 	Attempt int32 `json:"attempt"` // the one that failed, from 1

@@ -164,6 +164,7 @@ type Phase struct {
 	When       string               `json:"when,omitempty"`  // CEL
 	Needs      []string             `json:"needs,omitempty"` // names; set for every phase: a chain where the author gave none
 	Idempotent bool                 `json:"idempotent,omitempty"`
+	Reattach   bool                 `json:"reattach,omitempty"` // see catalogue.Function
 	Person     bool                 `json:"person,omitempty"` // waits for a person: the engine asks
 	// Skip is set by a person's skip of a phase inside a freeze: the reason.
 	Skip       string  `json:"skip,omitempty"`

@@ -217,7 +217,7 @@ func (b *builder) call(ph *blueprints.Phase, name string) plan.Phase {
 	if ph.Idempotent != nil {
 		q.Idempotent = *ph.Idempotent
 	}
-	q.Person = fn.Person
+	q.Person, q.Reattach = fn.Person, fn.Reattach
 	if ph.Compensate != nil {
 		c := b.call(ph.Compensate, name+".compensate")
 		// What undoes a phase may name its secrets.
