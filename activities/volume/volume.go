@@ -12,6 +12,7 @@ import (
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -29,14 +30,8 @@ func Functions(c *cluster.Cluster) []function.Function {
 	return []function.Function{
 		createCSISnapshot(c),
 		createCSISnapshotStatic(c),
-		restoreCSISnapshot(c),
-		deleteCSISnapshot(c),
-		deleteCSISnapshotContent(c),
 		cutVolumes(c),
 		waitSnapshotsReady(c),
-		restoreVolumes(c),
-		returnVolumes(c),
-		dropReplacedVolumes(c),
 		deleteSnapshots(c),
 	}
 }
@@ -186,3 +181,7 @@ func deref[T any](p *T) T {
 
 // stamp writes a moment as outputs have it.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// bytes writes a size as Kubernetes does.
+func bytes(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
+
