@@ -5,10 +5,13 @@ YES     ?=
 DB      ?= sqlite
 RELEASE ?= v0.1
 
-.PHONY: help build demo test matrix bench record lint fuzz golden clean FORCE
+# What `make e2e` runs on a cluster, of the packages that there are.
+E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/cluster/... ./internal/cluster/...
+
+.PHONY: help build demo test matrix bench record cluster cluster-down e2e lint fuzz golden clean FORCE
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: bin/thaw bin/thaw-worker bin/thaw-server ## build the three programs into bin/
 
@@ -22,6 +25,10 @@ bin/thaw-worker: FORCE
 bin/thaw-server: FORCE
 	@test -x $@ || echo "Building the embedded Temporal server (the first time takes about ten minutes)..."
 	@cd deploy/server && $(GO) build -o ../../$@ .
+
+# The local Kubernetes cluster: a module of its own too.
+bin/thaw-cluster: FORCE
+	@cd deploy/cluster && CGO_ENABLED=0 $(GO) build -trimpath -o ../../$@ .
 
 # The temporal CLI, for the tests that type its commands.
 bin/temporal: deploy/tools/temporal/go.mod
@@ -39,6 +46,12 @@ test: build bin/temporal ## run all tests but the failure matrix
 matrix: bin/thaw-server ## break every freeze in every way, on real servers, and print the table
 	@THAW_MATRIX=1 THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m; \
 	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix.txt; exit $$rc
+
+cluster: bin/thaw-cluster ## bring up a local Kubernetes cluster (as root; the first time takes about 15 minutes)
+	@bin/thaw-cluster up
+
+cluster-down: bin/thaw-cluster ## take it away
+	@bin/thaw-cluster down
 
 record: bin/thaw-server ## record histories for the replay tests of RELEASE
 	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m

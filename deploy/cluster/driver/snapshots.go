@@ -1,0 +1,319 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// CreateSnapshot cuts a volume. It is idempotent by name: asked again, it tells
+// of the snapshot that is there, and whether that is ready by now.
+func (d *Driver) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
+	if r.GetName() == "" || r.GetSourceVolumeId() == "" {
+		return nil, status.Error(codes.InvalidArgument, "create snapshot: it has no name, or no source volume")
+	}
+	id := idOf("snap", r.GetName())
+	defer d.pool.locks.lock(id)()
+	switch old, err := load[snapshot](d.pool, "snapshots", id); {
+	case err == nil && old.Volume != r.GetSourceVolumeId():
+		return nil, status.Errorf(codes.AlreadyExists, "create snapshot %s: there is one of volume %s", r.GetName(), old.Volume)
+	case err == nil:
+		return &csi.CreateSnapshotResponse{Snapshot: d.describe(old)}, nil
+	case !errors.Is(err, errNone):
+		return nil, internal(err)
+	}
+	v, err := load[volume](d.pool, "volumes", r.GetSourceVolumeId())
+	if err != nil {
+		return nil, missing(err, "volume", r.GetSourceVolumeId())
+	}
+	if err := d.faults.beforeCut(ctx, v.Claim); err != nil {
+		return nil, err
+	}
+	s := &snapshot{ID: id, Name: r.GetName(), Volume: v.ID, Size: v.Size, Claim: v.Claim}
+	at, err := d.cut(s)
+	if err != nil {
+		return nil, internal(err)
+	}
+	s.Cut = at.at
+	if err := save(d.pool, "snapshots", id, s); err != nil {
+		return nil, internal(err)
+	}
+	if err := d.faults.afterCut(v.Claim); err != nil {
+		return nil, err
+	}
+	return &csi.CreateSnapshotResponse{Snapshot: d.describe(s)}, nil
+}
+
+// cut makes the snapshot's subvolume, anew if there is one: that one was never
+// answered.
+func (d *Driver) cut(s *snapshot) (cut, error) {
+	path := d.pool.snapshotPath(s.ID)
+	if err := destroySubvolume(path); err != nil {
+		return cut{}, err
+	}
+	if err := snapshotSubvolume(d.pool.volumePath(s.Volume), path, true); err != nil {
+		return cut{}, err
+	}
+	return subvolumeCut(path)
+}
+
+func (d *Driver) ready(s *snapshot) bool { return d.faults.ready(s.Claim, s.Cut) }
+
+func (d *Driver) describe(s *snapshot) *csi.Snapshot {
+	return &csi.Snapshot{
+		SnapshotId: s.ID, SourceVolumeId: s.Volume, SizeBytes: s.Size, CreationTime: timestamppb.New(s.Cut),
+		ReadyToUse: d.ready(s), GroupSnapshotId: s.Group,
+	}
+}
+
+// DeleteSnapshot is idempotent. A member of a group goes with its group.
+func (d *Driver) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
+	id := r.GetSnapshotId()
+	if id == "" {
+		return nil, status.Error(codes.InvalidArgument, "delete snapshot: it has no identifier")
+	}
+	defer d.pool.locks.lock(id)()
+	s, err := load[snapshot](d.pool, "snapshots", id)
+	switch {
+	case errors.Is(err, errNone):
+		return &csi.DeleteSnapshotResponse{}, nil
+	case err != nil:
+		return nil, internal(err)
+	case s.Group != "":
+		return nil, status.Errorf(codes.FailedPrecondition, "delete snapshot %s: it belongs to group snapshot %s, delete that", id, s.Group)
+	}
+	if err := d.faults.beforeDrop(s.Claim); err != nil {
+		return nil, err
+	}
+	if err := d.drop(id); err != nil {
+		return nil, internal(err)
+	}
+	return &csi.DeleteSnapshotResponse{}, nil
+}
+
+func (d *Driver) drop(id string) error {
+	if err := destroySubvolume(d.pool.snapshotPath(id)); err != nil {
+		return err
+	}
+	return remove(d.pool, "snapshots", id)
+}
+
+// ListSnapshots implements CSI: of one snapshot, one volume, or all, in pages.
+func (d *Driver) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	list, err := all[snapshot](d.pool, "snapshots")
+	if err != nil {
+		return nil, internal(err)
+	}
+	var match []*snapshot
+	for _, s := range list {
+		if (r.GetSnapshotId() == "" || s.ID == r.GetSnapshotId()) && (r.GetSourceVolumeId() == "" || s.Volume == r.GetSourceVolumeId()) {
+			match = append(match, s)
+		}
+	}
+	from := 0
+	if t := r.GetStartingToken(); t != "" {
+		if from, err = strconv.Atoi(t); err != nil || from < 0 || from > len(match) {
+			return nil, status.Errorf(codes.Aborted, "list snapshots: starting token %q is not one of ours", t)
+		}
+	}
+	to := len(match)
+	if n := int(r.GetMaxEntries()); n > 0 {
+		to = min(to, from+n)
+	}
+	answer := &csi.ListSnapshotsResponse{}
+	for _, s := range match[from:to] {
+		answer.Entries = append(answer.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: d.describe(s)})
+	}
+	if to < len(match) {
+		answer.NextToken = strconv.Itoa(to)
+	}
+	return answer, nil
+}
+
+// GroupControllerGetCapabilities implements CSI.
+func (d *Driver) GroupControllerGetCapabilities(context.Context, *csi.GroupControllerGetCapabilitiesRequest) (*csi.GroupControllerGetCapabilitiesResponse, error) {
+	return &csi.GroupControllerGetCapabilitiesResponse{Capabilities: []*csi.GroupControllerServiceCapability{{
+		Type: &csi.GroupControllerServiceCapability_Rpc{Rpc: &csi.GroupControllerServiceCapability_RPC{
+			Type: csi.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
+		}},
+	}}}, nil
+}
+
+// CreateVolumeGroupSnapshot cuts several volumes at one point in time. It is
+// idempotent by name.
+func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, r *csi.CreateVolumeGroupSnapshotRequest) (*csi.CreateVolumeGroupSnapshotResponse, error) {
+	if r.GetName() == "" || len(r.GetSourceVolumeIds()) == 0 {
+		return nil, status.Error(codes.InvalidArgument, "create group snapshot: it has no name, or no source volumes")
+	}
+	id := idOf("group", r.GetName())
+	defer d.pool.locks.lock(id)()
+	switch old, err := load[group](d.pool, "groups", id); {
+	case err == nil:
+		g, members, err := d.describeGroup(old)
+		if err != nil {
+			return nil, internal(err)
+		}
+		if !sameVolumes(members, r.GetSourceVolumeIds()) {
+			return nil, status.Errorf(codes.AlreadyExists, "create group snapshot %s: there is one of other volumes", r.GetName())
+		}
+		return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: g}, nil
+	case !errors.Is(err, errNone):
+		return nil, internal(err)
+	}
+	var members []*snapshot
+	for _, source := range r.GetSourceVolumeIds() {
+		v, err := load[volume](d.pool, "volumes", source)
+		if err != nil {
+			return nil, missing(err, "volume", source)
+		}
+		if err := d.faults.beforeCut(ctx, v.Claim); err != nil {
+			return nil, err
+		}
+		members = append(members, &snapshot{ID: idOf("snap", id+"/"+v.ID), Name: r.GetName(), Volume: v.ID, Size: v.Size, Claim: v.Claim, Group: id})
+	}
+	at, err := d.cutTogether(members)
+	if err != nil {
+		return nil, internal(err)
+	}
+	g := &group{ID: id, Name: r.GetName(), Cut: at}
+	for _, m := range members {
+		g.Snapshots = append(g.Snapshots, m.ID)
+		if err := save(d.pool, "snapshots", m.ID, m); err != nil {
+			return nil, internal(err)
+		}
+	}
+	if err := save(d.pool, "groups", id, g); err != nil {
+		return nil, internal(err)
+	}
+	for _, m := range members {
+		if err := d.faults.afterCut(m.Claim); err != nil {
+			return nil, err
+		}
+	}
+	described, _, err := d.describeGroup(g)
+	if err != nil {
+		return nil, internal(err)
+	}
+	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: described}, nil
+}
+
+// groupAttempts: nearly always the first one succeeds.
+const groupAttempts = 50
+
+// cutTogether cuts all at one point in time. btrfs makes all snapshots that are
+// asked for within one transaction when that commits, while nothing can write.
+// Nobody can choose the transaction, but one can see afterwards which it was:
+// so it is tried until all are of the same.
+func (d *Driver) cutTogether(members []*snapshot) (time.Time, error) {
+	type result struct {
+		cut cut
+		err error
+	}
+	for range groupAttempts {
+		results := make(chan result, len(members))
+		for _, m := range members {
+			go func() {
+				c, err := d.cut(m)
+				results <- result{c, err}
+			}()
+		}
+		var first cut
+		together := true
+		var failed error
+		for i := range members {
+			r := <-results
+			failed = errors.Join(failed, r.err)
+			if i == 0 {
+				first = r.cut
+			}
+			together = together && r.cut.transaction == first.transaction
+		}
+		if failed != nil {
+			return time.Time{}, failed
+		}
+		if together {
+			for _, m := range members {
+				m.Cut = first.at
+			}
+			return first.at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("cut %d volumes at one point in time: not reached in %d attempts; try again when there is less load", len(members), groupAttempts)
+}
+
+func sameVolumes(members []*snapshot, ids []string) bool {
+	want := map[string]bool{}
+	for _, id := range ids {
+		want[id] = true
+	}
+	for _, m := range members {
+		if !want[m.Volume] {
+			return false
+		}
+		delete(want, m.Volume)
+	}
+	return len(want) == 0
+}
+
+func (d *Driver) describeGroup(g *group) (*csi.VolumeGroupSnapshot, []*snapshot, error) {
+	r := &csi.VolumeGroupSnapshot{GroupSnapshotId: g.ID, CreationTime: timestamppb.New(g.Cut), ReadyToUse: true}
+	var members []*snapshot
+	for _, id := range g.Snapshots {
+		s, err := load[snapshot](d.pool, "snapshots", id)
+		if err != nil {
+			return nil, nil, fmt.Errorf("group snapshot %s: member %s: %w", g.ID, id, err)
+		}
+		c := d.describe(s)
+		members, r.Snapshots = append(members, s), append(r.Snapshots, c)
+		r.ReadyToUse = r.ReadyToUse && c.ReadyToUse
+	}
+	return r, members, nil
+}
+
+// DeleteVolumeGroupSnapshot is idempotent.
+func (d *Driver) DeleteVolumeGroupSnapshot(_ context.Context, r *csi.DeleteVolumeGroupSnapshotRequest) (*csi.DeleteVolumeGroupSnapshotResponse, error) {
+	id := r.GetGroupSnapshotId()
+	if id == "" {
+		return nil, status.Error(codes.InvalidArgument, "delete group snapshot: it has no identifier")
+	}
+	defer d.pool.locks.lock(id)()
+	g, err := load[group](d.pool, "groups", id)
+	switch {
+	case errors.Is(err, errNone):
+		return &csi.DeleteVolumeGroupSnapshotResponse{}, nil
+	case err != nil:
+		return nil, internal(err)
+	}
+	for _, s := range g.Snapshots {
+		if err := d.drop(s); err != nil {
+			return nil, internal(err)
+		}
+	}
+	if err := remove(d.pool, "groups", id); err != nil {
+		return nil, internal(err)
+	}
+	return &csi.DeleteVolumeGroupSnapshotResponse{}, nil
+}
+
+// GetVolumeGroupSnapshot implements CSI.
+func (d *Driver) GetVolumeGroupSnapshot(_ context.Context, r *csi.GetVolumeGroupSnapshotRequest) (*csi.GetVolumeGroupSnapshotResponse, error) {
+	if r.GetGroupSnapshotId() == "" {
+		return nil, status.Error(codes.InvalidArgument, "get group snapshot: it has no identifier")
+	}
+	g, err := load[group](d.pool, "groups", r.GetGroupSnapshotId())
+	if err != nil {
+		return nil, missing(err, "group snapshot", r.GetGroupSnapshotId())
+	}
+	described, _, err := d.describeGroup(g)
+	if err != nil {
+		return nil, internal(err)
+	}
+	return &csi.GetVolumeGroupSnapshotResponse{GroupSnapshot: described}, nil
+}
