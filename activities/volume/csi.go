@@ -198,6 +198,9 @@ func (v *Volume) makeStatic(ctx context.Context, c *cluster.Cluster, env *functi
 		mode := corev1.PersistentVolumeMode(v.VolumeMode)
 		content.Spec.SourceVolumeMode = &mode
 	}
+	if v.temporary {
+		content.Labels = map[string]string{labelTemporary: "true"}
+	}
 	cluster.Mark(content, env.Key, env.Run.ID)
 	api := c.Snapshots.SnapshotV1().VolumeSnapshotContents()
 	err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
@@ -221,6 +224,9 @@ func (v *Volume) makeStatic(ctx context.Context, c *cluster.Cluster, env *functi
 			Source:                  snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &v.Content},
 			VolumeSnapshotClassName: content.Spec.VolumeSnapshotClassName,
 		},
+	}
+	if v.temporary {
+		s.Labels = map[string]string{labelTemporary: "true"}
 	}
 	cluster.Mark(s, env.Key, env.Run.ID)
 	_, err = ensure(ctx, c, env, s)

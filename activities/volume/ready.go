@@ -158,4 +158,3 @@ func (v *Volume) ready(items []snapshotv1.VolumeSnapshot) (missing string, err e
 	}
 	return fmt.Sprintf("VolumeSnapshot %s is not ready to use", at), nil
 }
-

@@ -101,8 +101,10 @@ func (t *cut) open(ctx, own context.Context) error {
 			}
 			return pointers(l.Items), l.ResourceVersion, nil
 		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) { return t.c.Snapshots.SnapshotV1().VolumeSnapshots(t.namespace).Watch(ctx, o) },
-		mine:  func(s *snapshotv1.VolumeSnapshot) bool { return names[s.Name] != nil },
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return t.c.Snapshots.SnapshotV1().VolumeSnapshots(t.namespace).Watch(ctx, o)
+		},
+		mine: func(s *snapshotv1.VolumeSnapshot) bool { return names[s.Name] != nil },
 	}, existing, t.env.Heartbeat)
 	if err != nil {
 		return err
@@ -124,7 +126,6 @@ func (t *cut) open(ctx, own context.Context) error {
 	}, existing, t.env.Heartbeat)
 	return err
 }
-
 
 // run cuts. Errors: of what failed, with its claim; what could not be taken
 // back by then is named.

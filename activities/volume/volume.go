@@ -22,7 +22,12 @@ import (
 	"thaw/blueprints/fault"
 )
 
-const family = "volume"
+const (
+	family = "volume"
+	// labelTemporary is on snapshots that RestoreVolumes makes in another
+	// namespace, until the claims made of them are bound.
+	labelTemporary = "thaw.dev/temporary"
+)
 
 // Functions returns the functions of this family. The cluster may be nil: each
 // says then that the worker has none.
@@ -30,8 +35,14 @@ func Functions(c *cluster.Cluster) []function.Function {
 	return []function.Function{
 		createCSISnapshot(c),
 		createCSISnapshotStatic(c),
+		restoreCSISnapshot(c),
+		deleteCSISnapshot(c),
+		deleteCSISnapshotContent(c),
 		cutVolumes(c),
 		waitSnapshotsReady(c),
+		restoreVolumes(c),
+		returnVolumes(c),
+		dropReplacedVolumes(c),
 		deleteSnapshots(c),
 	}
 }
@@ -86,6 +97,8 @@ type Volume struct {
 	VolumeMode    string            `json:"volumeMode,omitempty"`
 	Labels        map[string]string `json:"labels,omitempty"`
 	CutAt         string            `json:"cutAt,omitempty"`
+
+	temporary bool // made for a restore, and not to outlive it
 }
 
 func (v Volume) claim() types.NamespacedName {
@@ -184,4 +197,3 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // bytes writes a size as Kubernetes does.
 func bytes(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
-
