@@ -23,6 +23,8 @@ type component struct {
 	ready  func(context.Context) error
 }
 
+const csiDriver = "csi-driver"
+
 func (p paths) csiSocket() string        { return p.in("kubelet", "plugins", driver.Name, "csi.sock") }
 func (p paths) faults() driver.FaultFile { return driver.FaultFile(p.in("csi", "faults.json")) }
 func (p paths) kubeletDir() string       { return p.in("kubelet") }
@@ -108,7 +110,7 @@ func (p paths) components(o options) ([]component, error) {
 	kubelet := kube("kubelet", "--config="+p.in("config", "kubelet.yaml"), "--kubeconfig="+p.kubeconfig("kubelet"),
 		"--root-dir="+p.kubeletDir(), "--hostname-override="+nodeName, "--node-ip="+nodeIP)
 	kubelet.ready = listening(nodeIP + ":10250")
-	csi := component{name: "csi-driver", binary: self, ready: present(p.csiSocket()), args: []string{
+	csi := component{name: csiDriver, binary: self, ready: present(p.csiSocket()), args: []string{
 		"csi-driver", "--socket=" + p.csiSocket(), "--register=" + p.in("kubelet", "plugins_registry"), "--image=" + p.in("csi", "pool.img"),
 		"--pool=" + p.pool(), "--size=" + strconv.FormatInt(o.PoolSize, 10), "--node=" + nodeName, "--faults=" + string(p.faults()),
 	}}

@@ -122,9 +122,9 @@ func (p paths) control(ctx context.Context, what, name string) error {
 		if err := p.halt(ctx, name, 20*time.Second); err != nil {
 			return err
 		}
-		return p.startComponent(ctx, c)
+		return p.startAgain(ctx, c)
 	case "start":
-		return p.startComponent(ctx, c)
+		return p.startAgain(ctx, c)
 	case "pause":
 		return p.signal(name, syscall.SIGSTOP)
 	case "cont":
@@ -133,6 +133,28 @@ func (p paths) control(ctx context.Context, what, name string) error {
 		fmt.Println(p.logFile(name))
 		return nil
 	}
+}
+
+// startAgain starts a component, and after the driver its sidecars: they end
+// when they lose it, and in a pod the kubelet would start them again.
+func (p paths) startAgain(ctx context.Context, c component) error {
+	_, had := p.running(c.name)
+	if err := p.startComponent(ctx, c); err != nil || had || c.name != csiDriver {
+		return err
+	}
+	for _, name := range []string{"csi-provisioner", "csi-snapshotter"} {
+		sidecar, err := p.component(name)
+		if err != nil {
+			return err
+		}
+		if err := p.halt(ctx, name, 5*time.Second); err != nil {
+			return err
+		}
+		if err := p.startComponent(ctx, sidecar); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p paths) status(ctx context.Context) error {

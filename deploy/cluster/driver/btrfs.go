@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -100,17 +101,42 @@ func createSubvolume(path string) error {
 // snapshotSubvolume makes to a snapshot of from. What was written to from
 // before, by any process, is in it, in the page cache or not.
 func snapshotSubvolume(from, to string, readOnly bool) error {
-	args := volArgsV2{}
-	if readOnly {
-		args.flags = subvolReadOnly
-	}
-	copy(args.name[:], filepath.Base(to))
-	err := in(from, func(src *os.File) error {
-		args.fd = int64(src.Fd())
-		return in(filepath.Dir(to), func(d *os.File) error { return ioctl(d, iocSnapCreateV2, unsafe.Pointer(&args)) })
-	})
+	s, err := aimSnapshot(from, to, readOnly)
 	if err != nil {
-		return fmt.Errorf("snapshot subvolume %s as %s: %w", from, to, err)
+		return err
+	}
+	return s.fire()
+}
+
+// aimed is a snapshot for which all is ready but the cut.
+type aimed struct {
+	from, to string
+	src, dir *os.File
+	args     volArgsV2
+}
+
+func aimSnapshot(from, to string, readOnly bool) (s *aimed, err error) {
+	s = &aimed{from: from, to: to}
+	if s.src, err = os.Open(from); err != nil {
+		return nil, fmt.Errorf("snapshot subvolume: %w", err)
+	}
+	if s.dir, err = os.Open(filepath.Dir(to)); err != nil {
+		return nil, errors.Join(fmt.Errorf("snapshot subvolume: %w", err), s.src.Close())
+	}
+	s.args.fd = int64(s.src.Fd())
+	if readOnly {
+		s.args.flags = subvolReadOnly
+	}
+	copy(s.args.name[:], filepath.Base(to))
+	return s, nil
+}
+
+// fire cuts, once.
+func (s *aimed) fire() error {
+	err := ioctl(s.dir, iocSnapCreateV2, unsafe.Pointer(&s.args))
+	_, _ = s.src.Close(), s.dir.Close()
+	if err != nil {
+		return fmt.Errorf("snapshot subvolume %s as %s: %w", s.from, s.to, err)
 	}
 	return nil
 }

@@ -127,8 +127,21 @@ func mounted(path string) bool {
 
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
 
-func (p *pool) volumePath(id string) string   { return filepath.Join(p.dir, "volumes", id) }
-func (p *pool) snapshotPath(id string) string { return filepath.Join(p.dir, "snapshots", id) }
+// sync writes out all that is dirty.
+func (p *pool) sync() error {
+	return in(p.dir, func(d *os.File) error {
+		if err := unix.Syncfs(int(d.Fd())); err != nil {
+			return fmt.Errorf("sync pool: %w", err)
+		}
+		return nil
+	})
+}
+
+func (p *pool) volumePath(id string) string { return filepath.Join(p.dir, "volumes", id) }
+
+// snapshotPath is in a directory of its own: the file system makes two snapshots
+// in one directory only after another, never in one transaction.
+func (p *pool) snapshotPath(id string) string { return filepath.Join(p.dir, "snapshots", id, "data") }
 
 // idOf makes an identifier that is a file name, the same for the same name:
 // that is what makes creation idempotent.

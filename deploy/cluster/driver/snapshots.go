@@ -4,7 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -51,17 +58,29 @@ func (d *Driver) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotReques
 	return &csi.CreateSnapshotResponse{Snapshot: d.describe(s)}, nil
 }
 
-// cut makes the snapshot's subvolume, anew if there is one: that one was never
-// answered.
+// cut makes the snapshot's subvolume.
 func (d *Driver) cut(s *snapshot) (cut, error) {
+	aim, err := d.aim(s)
+	if err != nil {
+		return cut{}, err
+	}
+	if err := aim.fire(); err != nil {
+		return cut{}, err
+	}
+	return subvolumeCut(aim.to)
+}
+
+// aim prepares for the cut. A subvolume that is there already was never
+// answered: it goes.
+func (d *Driver) aim(s *snapshot) (*aimed, error) {
 	path := d.pool.snapshotPath(s.ID)
 	if err := destroySubvolume(path); err != nil {
-		return cut{}, err
+		return nil, err
 	}
-	if err := snapshotSubvolume(d.pool.volumePath(s.Volume), path, true); err != nil {
-		return cut{}, err
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
 	}
-	return subvolumeCut(path)
+	return aimSnapshot(d.pool.volumePath(s.Volume), path, true)
 }
 
 func (d *Driver) ready(s *snapshot) bool { return d.faults.ready(s.Claim, s.Cut) }
@@ -99,7 +118,11 @@ func (d *Driver) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest)
 }
 
 func (d *Driver) drop(id string) error {
-	if err := destroySubvolume(d.pool.snapshotPath(id)); err != nil {
+	path := d.pool.snapshotPath(id)
+	if err := destroySubvolume(path); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return remove(d.pool, "snapshots", id)
@@ -178,7 +201,7 @@ func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, r *csi.CreateVol
 		}
 		members = append(members, &snapshot{ID: idOf("snap", id+"/"+v.ID), Name: r.GetName(), Volume: v.ID, Size: v.Size, Claim: v.Claim, Group: id})
 	}
-	at, err := d.cutTogether(members)
+	at, err := d.cutTogether(ctx, members)
 	if err != nil {
 		return nil, internal(err)
 	}
@@ -204,48 +227,65 @@ func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, r *csi.CreateVol
 	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: described}, nil
 }
 
-// groupAttempts: nearly always the first one succeeds.
-const groupAttempts = 50
+// With more of them than processors, or on busy ones, it takes more.
+const groupAttempts = 200
 
 // cutTogether cuts all at one point in time. btrfs makes all snapshots that are
 // asked for within one transaction when that commits, while nothing can write.
 // Nobody can choose the transaction, but one can see afterwards which it was:
 // so it is tried until all are of the same.
-func (d *Driver) cutTogether(members []*snapshot) (time.Time, error) {
-	type result struct {
-		cut cut
-		err error
-	}
+func (d *Driver) cutTogether(ctx context.Context, members []*snapshot) (time.Time, error) {
 	for range groupAttempts {
-		results := make(chan result, len(members))
+		if err := ctx.Err(); err != nil {
+			return time.Time{}, fmt.Errorf("cut %d volumes at one point in time: %w", len(members), err)
+		}
+		// What is dirty is written first: else one waits for that, and another
+		// does not.
+		if err := d.pool.sync(); err != nil {
+			return time.Time{}, err
+		}
+		var aims []*aimed
 		for _, m := range members {
-			go func() {
-				c, err := d.cut(m)
-				results <- result{c, err}
-			}()
-		}
-		var first cut
-		together := true
-		var failed error
-		for i := range members {
-			r := <-results
-			failed = errors.Join(failed, r.err)
-			if i == 0 {
-				first = r.cut
+			a, err := d.aim(m)
+			if err != nil {
+				return time.Time{}, err
 			}
-			together = together && r.cut.transaction == first.transaction
+			aims = append(aims, a)
 		}
-		if failed != nil {
-			return time.Time{}, failed
+		cuts, err := volley(aims)
+		if err != nil {
+			return time.Time{}, err
 		}
-		if together {
+		if !slices.ContainsFunc(cuts, func(c cut) bool { return c.transaction != cuts[0].transaction }) {
 			for _, m := range members {
-				m.Cut = first.at
+				m.Cut = cuts[0].at
 			}
-			return first.at, nil
+			return cuts[0].at, nil
 		}
 	}
 	return time.Time{}, fmt.Errorf("cut %d volumes at one point in time: not reached in %d attempts; try again when there is less load", len(members), groupAttempts)
+}
+
+// volley fires all at once, each from a thread that is ready to.
+func volley(aims []*aimed) ([]cut, error) {
+	cuts, errs := make([]cut, len(aims)), make([]error, len(aims))
+	var waiting atomic.Int64
+	var done sync.WaitGroup
+	for i, a := range aims {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			waiting.Add(1)
+			for waiting.Load() < int64(len(aims)) {
+				runtime.Gosched()
+			}
+			if errs[i] = a.fire(); errs[i] == nil {
+				cuts[i], errs[i] = subvolumeCut(a.to)
+			}
+		})
+	}
+	done.Wait()
+	return cuts, errors.Join(errs...)
 }
 
 func sameVolumes(members []*snapshot, ids []string) bool {
