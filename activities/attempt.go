@@ -48,11 +48,13 @@ func (e *Engine) attempt(ctx context.Context) *attempt {
 func (t *attempt) equip(b *bound) {
 	env := b.env
 	if t == nil {
+		env.Attempt = 1
 		env.Heartbeat, env.Remember = func(string) {}, func(string) {}
 		env.Stopping = func() bool { return false }
 		env.After = func(clean func(context.Context)) { b.after = append(b.after, clean) }
 		return
 	}
+	env.Attempt = int(t.info.Attempt)
 	env.Activity, env.Recalled, env.Reported = t.info.ActivityID, t.recalled, t.reported
 	env.Heartbeat = t.note
 	env.Remember = func(text string) {

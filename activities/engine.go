@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 
+	"thaw/activities/cluster"
 	"thaw/activities/function"
 	"thaw/activities/secret"
 	"thaw/blueprints/catalogue"
@@ -32,6 +33,7 @@ type Config struct {
 	BlueprintsDir string
 	Secrets       *secret.Store
 	Functions     []function.Function
+	Cluster       *cluster.Cluster // nil: a worker without one
 	Client        client.Client // may be nil: then nothing is watched or signalled
 	Log           *slog.Logger  // redacts
 }

@@ -15,6 +15,9 @@ func (e *Engine) params(ctx context.Context, c *plan.Call) (*render.Params, erro
 	s := &c.Scope
 	p := render.FromScope(*s)
 	p.CurrentPhase = c.Phase.Name
+	if err := e.secretTarget(ctx, s, p); err != nil {
+		return nil, err
+	}
 	for n, ref := range s.Secrets {
 		data, err := e.cfg.Secrets.Secret(ctx, ref)
 		if err != nil {

@@ -75,6 +75,9 @@ func (e *Engine) plan(ctx context.Context, in plan.PlanInput) (*plan.Plan, error
 			p.Warnings = append(p.Warnings, w.String())
 		}
 	}
+	if err := e.resolve(ctx, p); err != nil {
+		return nil, err
+	}
 	if err := e.shown(ctx, p, in.Run); err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // testCatalogue is Kanister's functions, and a few in the shape of Thaw's own,
 // so that the golden files do not change with each new function.
 func testCatalogue() catalogue.Catalogue {
-	return catalogue.New(catalogue.Kanister(), []catalogue.Function{
+	return catalogue.New(catalogue.Default().Functions, []catalogue.Function{
 		{Name: "Freeze", Args: []catalogue.Arg{{Name: "label", Type: catalogue.String}},
 			Outputs: []catalogue.Output{{Name: "session"}, {Name: "startLSN"}}, Proof: []string{"session"}, Timeout: time.Minute},
 		{Name: "Thaw", Idempotent: true, Args: []catalogue.Arg{{Name: "session", Type: catalogue.String}, {Name: "path", Type: catalogue.String}},

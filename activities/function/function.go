@@ -52,6 +52,8 @@ type Env struct {
 
 	// Activity is the id of the activity that makes the call.
 	Activity string
+	// Attempt counts the activity's attempts, from 1.
+	Attempt int
 	// Reported: the attempt before this one told its failure itself, and
 	// Temporal asks for another: what it left is not to be taken as a result.
 	Reported bool

@@ -2,16 +2,12 @@ package host
 
 import (
 	"context"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
@@ -132,43 +128,4 @@ func TestExecEndsAllThatItStarted(t *testing.T) {
 		st, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		return err != nil || strings.Contains(string(st), ") Z ") || syscall.Kill(pid, 0) != nil
 	}, testWait, testTick)
-}
-
-func TestWait(t *testing.T) {
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
-	defer up.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	file := filepath.Join(t.TempDir(), "file")
-	all := func(c ...any) map[string]any {
-		return map[string]any{"timeout": "300ms", "conditions": map[string]any{"allOf": c}}
-	}
-	tcp, web := map[string]any{"tcp": l.Addr().String()}, map[string]any{"http": up.URL}
-	for name, c := range map[string]struct {
-		args map[string]any
-		says string
-		kind fault.Kind
-	}{
-		"all are met":              {args: all(tcp, web, map[string]any{"absent": file})},
-		"for":                      {args: map[string]any{"for": "20ms"}},
-		"one of two":               {args: map[string]any{"conditions": map[string]any{"anyOf": []any{map[string]any{"file": file}, tcp}}}},
-		"one is not met":           {all(tcp, map[string]any{"file": file}), "no such file", fault.Command},
-		"nobody listens":           {all(map[string]any{"tcp": "127.0.0.1:1"}), "refused", fault.Command},
-		"Kanister's own condition": {all(map[string]any{"condition": "true", "objectReference": map[string]any{"name": "x"}}), "no Kubernetes", fault.User},
-		"nothing to wait for":      {map[string]any{}, "give conditions", fault.User},
-		"two in one":               {all(map[string]any{"tcp": "a:1", "file": "/x"}), "exactly one", fault.User},
-	} {
-		t.Run(name, func(t *testing.T) {
-			start := time.Now()
-			_, err := call(t.Context(), Config{}, newEnv(t, ""), "Wait", c.args)
-			require.Less(t, time.Since(start), 5*time.Second)
-			if c.says == "" {
-				require.NoError(t, err)
-				return
-			}
-			require.ErrorContains(t, err, c.says)
-			require.Equal(t, c.kind, fault.Of(err))
-		})
-	}
 }

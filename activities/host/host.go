@@ -30,7 +30,7 @@ type Config struct {
 // Functions of this family.
 func Functions(cfg Config) []function.Function {
 	return []function.Function{
-		execute(cfg), snapshotPath(), exportPath(), restorePath(), deletePath(), verifyArchive(), wait(),
+		execute(cfg), snapshotPath(), exportPath(), restorePath(), deletePath(), verifyArchive(),
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package secret reads the secrets that a worker may use, and keeps what it
-// read out of everything that leaves the worker (design: G4). A secret is a
-// folder of files, one a key, as Kubernetes mounts one. Start with Store.
+// read out of everything that leaves the worker (design: G4). A secret is one
+// of the worker's cluster, or a folder of files, one a key, as Kubernetes
+// mounts one. Start with Store.
 package secret
 
 import (
@@ -17,8 +18,17 @@ import (
 	"thaw/blueprints/plan"
 )
 
-// Store reads secrets and config maps from directories of the worker's host.
+// Cluster is where a worker in a cluster reads secrets and config maps.
+type Cluster interface {
+	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
+	ConfigMap(ctx context.Context, namespace, name string) (map[string]string, error)
+}
+
+// Store reads secrets and config maps from directories of the worker's host,
+// and from its cluster.
 type Store struct {
+	// Cluster, where not nil, has what is named with a namespace.
+	Cluster Cluster
 	// Secrets holds a folder for each secret; ConfigMaps one for each config
 	// map. A namespace, where a reference has one, is a folder above them.
 	Secrets    string
@@ -37,8 +47,12 @@ var identifying = map[string]bool{
 var name = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 
 // Secret returns the keys of a secret.
-func (s *Store) Secret(_ context.Context, ref plan.Reference) (map[string][]byte, error) {
-	data, err := read("secret", s.Secrets, "secretsDir", ref)
+func (s *Store) Secret(ctx context.Context, ref plan.Reference) (data map[string][]byte, err error) {
+	if s.Cluster != nil && ref.Namespace != "" {
+		data, err = s.Cluster.Secret(ctx, ref.Namespace, ref.Name)
+	} else {
+		data, err = read("secret", s.Secrets, "secretsDir", ref)
+	}
 	for k, v := range data {
 		if !identifying[k] {
 			s.Redact.Learn(v)
@@ -48,7 +62,10 @@ func (s *Store) Secret(_ context.Context, ref plan.Reference) (map[string][]byte
 }
 
 // ConfigMap returns the keys of a config map.
-func (s *Store) ConfigMap(_ context.Context, ref plan.Reference) (map[string]string, error) {
+func (s *Store) ConfigMap(ctx context.Context, ref plan.Reference) (map[string]string, error) {
+	if s.Cluster != nil && ref.Namespace != "" {
+		return s.Cluster.ConfigMap(ctx, ref.Namespace, ref.Name)
+	}
 	data, err := read("config map", s.ConfigMaps, "configMapsDir", ref)
 	out := make(map[string]string, len(data))
 	for k, v := range data {

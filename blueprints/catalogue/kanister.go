@@ -10,14 +10,13 @@ import "time"
 // for ever; a phase of a thaw.dev blueprint says its own.
 const (
 	shortCall = 10 * time.Minute
-	podCall   = 12 * time.Hour
 	dataCall  = 24 * time.Hour
 )
 
 // Kanister returns Kanister's functions.
 func Kanister() []Function {
 	var all []Function
-	for _, l := range [][]Function{kanisterKube(), kanisterData(), kanisterVolumes(), kanisterRDS(), kanisterKopia()} {
+	for _, l := range [][]Function{kanisterData(), kanisterRDS(), kanisterKopia()} {
 		all = append(all, l...)
 	}
 	return all
@@ -50,72 +49,6 @@ type podArgs struct {
 func with(f Function, more any) Function {
 	f.Args = append(f.Args, Args(more)...)
 	return f
-}
-
-func kanisterKube() []Function {
-	objectOutputs := outputs(
-		"apiVersion", "API version of the object", "group", "API group of the object", "resource", "Resource of the object",
-		"kind", "Kind of the object", "name", "Name of the object", "namespace", "Namespace of the object")
-	return []Function{
-		planned("kube", "KubeExec", "Runs a command in a container of a running pod.", struct {
-			Namespace string   `arg:"namespace,required" doc:"Namespace of the pod"`
-			Pod       string   `arg:"pod,required" doc:"Name of the pod"`
-			Container string   `arg:"container" doc:"Container of the pod; its first where there is none"`
-			Command   []string `arg:"command,required" doc:"Command and arguments; what it prints with kando output is the phase's output"`
-		}{}, Function{OpenOutputs: true, Timeout: podCall}),
-		planned("kube", "KubeExecAll", "Runs a command in all given containers of all given pods at once.", struct {
-			Namespace  string   `arg:"namespace,required" doc:"Namespace of the pods"`
-			Pods       string   `arg:"pods,required" doc:"Names of the pods, separated by spaces"`
-			Containers string   `arg:"containers,required" doc:"Names of the containers, separated by spaces"`
-			Command    []string `arg:"command,required" doc:"Command and arguments"`
-		}{}, Function{OpenOutputs: true, Timeout: podCall}),
-		with(planned("kube", "KubeTask", "Runs a command in a pod made for it, and waits for its end.", struct {
-			Namespace string   `arg:"namespace" doc:"Namespace of the pod; the worker's where there is none"`
-			Image     string   `arg:"image,required" doc:"Image of the container"`
-			Command   []string `arg:"command,required" doc:"Command and arguments; what it prints with kando output is the phase's output"`
-		}{}, Function{OpenOutputs: true, Timeout: podCall}), podArgs{}),
-		with(planned("kube", "MultiContainerRun", "Runs two commands, in containers that share a volume, in a pod made for it.", struct {
-			Namespace             string   `arg:"namespace" doc:"Namespace of the pod; the worker's where there is none"`
-			InitImage             string   `arg:"initImage" doc:"Image of the container that runs first"`
-			InitCommand           []string `arg:"initCommand" doc:"Command of the container that runs first"`
-			BackgroundImage       string   `arg:"backgroundImage,required" doc:"Image of the container in the background"`
-			BackgroundCommand     []string `arg:"backgroundCommand,required" doc:"Command of the container in the background"`
-			OutputImage           string   `arg:"outputImage,required" doc:"Image of the container whose kando output counts"`
-			OutputCommand         []string `arg:"outputCommand,required" doc:"Command of the container whose kando output counts"`
-			SharedVolumeMedium    string   `arg:"sharedVolumeMedium" doc:"Medium of the shared volume, such as Memory"`
-			SharedVolumeSizeLimit string   `arg:"sharedVolumeSizeLimit" doc:"Size limit of the shared volume, such as 1Gi"`
-			SharedVolumeDir       string   `arg:"sharedVolumeDir" default:"/tmp/" doc:"Where the shared volume is mounted"`
-		}{}, Function{OpenOutputs: true, Timeout: podCall}), podArgs{}),
-		with(planned("kube", "PrepareData", "Runs a command in a pod that mounts the target's volumes.", struct {
-			Namespace      string            `arg:"namespace,required" doc:"Namespace of the pod"`
-			Image          string            `arg:"image,required" doc:"Image of the container"`
-			Volumes        map[string]string `arg:"volumes" doc:"Claim to mount path; all claims of the workload, below /mnt/prepare_data, where there is none"`
-			Command        []string          `arg:"command,required" doc:"Command and arguments"`
-			ServiceAccount string            `arg:"serviceaccount" doc:"Service account of the pod"`
-			FailOnError    bool              `arg:"failOnError" default:"false" doc:"Fail the phase where the command fails"`
-		}{}, Function{OpenOutputs: true, Timeout: podCall}), podArgs{}),
-		planned("kube", "ScaleWorkload", "Scales a workload, and waits until its pods are there or gone.", struct {
-			Namespace    string `arg:"namespace" doc:"Namespace of the workload; the target's where there is none"`
-			Name         string `arg:"name" doc:"Name of the workload; the target's where there is none"`
-			Kind         string `arg:"kind" enum:"deployment|statefulset|deploymentconfig" doc:"Kind of the workload; the target's where there is none"`
-			Replicas     int    `arg:"replicas,required" doc:"Number of replicas"`
-			WaitForReady bool   `arg:"waitForReady" default:"true" doc:"Wait until the workload is ready"`
-		}{}, Function{Idempotent: true, Outputs: outputs("originalReplicaCount", "Number of replicas before"), Timeout: 30 * time.Minute}),
-		planned("kube", "KubeOps", "Creates, patches or deletes an object.", struct {
-			Operation       string `arg:"operation,required" enum:"create|patch|delete" doc:"What to do"`
-			Namespace       string `arg:"namespace" default:"default" doc:"Namespace of the object"`
-			Spec            string `arg:"spec" doc:"The object, or the patch, as YAML text"`
-			ObjectReference any    `arg:"objectReference" type:"object" doc:"The object to patch or delete: apiVersion, group, resource, name, namespace"`
-		}{}, Function{Outputs: objectOutputs}),
-		planned("kube", "Wait", "Waits until objects meet conditions (JSONPath in a template). Use WaitV2.", struct {
-			Timeout    time.Duration `arg:"timeout,required" doc:"How long to wait"`
-			Conditions any           `arg:"conditions,required" type:"object" doc:"anyOf and allOf: lists of {condition, objectReference}"`
-		}{}, Function{Idempotent: true, ReadOnly: true, Timeout: podCall}),
-		planned("kube", "WaitV2", "Waits until objects meet conditions (a template over the object).", struct {
-			Timeout    time.Duration `arg:"timeout,required,raw" doc:"How long to wait"`
-			Conditions any           `arg:"conditions,required,raw" type:"object" doc:"anyOf and allOf: lists of {condition, objectReference}; the condition is a template over the object"`
-		}{}, Function{Idempotent: true, ReadOnly: true, Timeout: podCall}),
-	}
 }
 
 type resticArgs struct {

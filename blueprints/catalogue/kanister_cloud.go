@@ -2,43 +2,6 @@ package catalogue
 
 import "time"
 
-func kanisterVolumes() []Function {
-	snapshot := outputs("name", "Name of the VolumeSnapshot", "namespace", "Its namespace", "restoreSize", "Size of a volume restored from it", "snapshotContent", "Name of the VolumeSnapshotContent")
-	return []Function{
-		planned("volume", "CreateCSISnapshot", "Takes a CSI snapshot of a claim, and waits until it is ready.", struct {
-			Name          string            `arg:"name" doc:"Name of the snapshot; made of the claim's where there is none"`
-			PVC           string            `arg:"pvc,required" doc:"Name of the claim"`
-			Namespace     string            `arg:"namespace,required" doc:"Namespace of the claim"`
-			SnapshotClass string            `arg:"snapshotClass,required" doc:"VolumeSnapshotClass"`
-			Labels        map[string]string `arg:"labels" doc:"Labels of the snapshot"`
-		}{}, Function{Cut: true, Outputs: append(outputs("pvc", "Name of the claim"), snapshot...), Timeout: time.Hour}),
-		planned("volume", "CreateCSISnapshotStatic", "Makes a VolumeSnapshot of a snapshot that the storage already has.", struct {
-			Name           string `arg:"name,required" doc:"Name of the snapshot"`
-			Namespace      string `arg:"namespace,required" doc:"Namespace of the snapshot"`
-			Driver         string `arg:"driver,required" doc:"CSI driver"`
-			SnapshotHandle string `arg:"snapshotHandle,required" alias:"handle" doc:"The storage's name of the snapshot"`
-			SnapshotClass  string `arg:"snapshotClass,required" doc:"VolumeSnapshotClass"`
-		}{}, Function{Outputs: snapshot}),
-		planned("volume", "RestoreCSISnapshot", "Makes a claim from a CSI snapshot; does not wait until it is bound.", struct {
-			Name         string            `arg:"name,required" doc:"Name of the snapshot"`
-			PVC          string            `arg:"pvc,required" doc:"Name of the new claim"`
-			Namespace    string            `arg:"namespace,required" doc:"Namespace of both"`
-			StorageClass string            `arg:"storageClass,required" doc:"StorageClass of the claim"`
-			RestoreSize  string            `arg:"restoreSize,required" doc:"Size of the claim"`
-			AccessModes  []string          `arg:"accessModes" default:"ReadWriteOnce" doc:"Access modes of the claim"`
-			VolumeMode   string            `arg:"volumeMode" enum:"Filesystem|Block" default:"Filesystem" doc:"Volume mode of the claim"`
-			Labels       map[string]string `arg:"labels" doc:"Labels of the claim"`
-		}{}, Function{}),
-		planned("volume", "DeleteCSISnapshot", "Deletes a VolumeSnapshot, and waits until it is gone.", struct {
-			Name      string `arg:"name,required" doc:"Name of the snapshot"`
-			Namespace string `arg:"namespace,required" doc:"Its namespace"`
-		}{}, Function{Idempotent: true, Outputs: outputs("name", "Name of the snapshot", "namespace", "Its namespace", "snapshotContent", "Name of the VolumeSnapshotContent"), Timeout: time.Hour}),
-		planned("volume", "DeleteCSISnapshotContent", "Deletes a VolumeSnapshotContent.", struct {
-			Name string `arg:"name,required" doc:"Name of the content"`
-		}{}, Function{Idempotent: true}),
-	}
-}
-
 // awsArgs are common to the RDS functions. The documentation of
 // credentialsSource says serviceaccount, the code eks_service_account.
 type awsArgs struct {

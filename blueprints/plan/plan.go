@@ -56,6 +56,24 @@ type Reference struct {
 	Resource   string `json:"resource,omitempty"`
 }
 
+// Workload is what templates see of a StatefulSet, a Deployment or a
+// DeploymentConfig: as it was at the start of the run, whatever the run does to
+// it (Kanister's rule; blueprints scale back up by it).
+type Workload struct {
+	Pods       []string   `json:"pods"`
+	Containers [][]string `json:"containers"` // of each pod
+	// Claims of each pod, and where it mounts them: pod -> claim -> path.
+	Claims map[string]map[string]string `json:"claims,omitempty"`
+}
+
+// Pod is what a run's input gives to the pods that its calls make: parts of
+// their spec, labels and annotations (Kanister's ActionSet has the same).
+type Pod struct {
+	Override    Values            `json:"override,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
 // Artifact is what an action leaves for a later one (Kanister's Artifact).
 type Artifact struct {
 	KeyValue      map[string]string `json:"keyValue,omitempty"`
@@ -78,6 +96,8 @@ type Request struct {
 	ConfigMaps map[string]Reference `json:"configMaps,omitempty"`
 	Profile    *Reference           `json:"profile,omitempty"`
 	Artifacts  map[string]Artifact  `json:"artifacts,omitempty"`
+	// Pod goes into the pods that the action's calls make.
+	Pod *Pod `json:"pod,omitempty"`
 	// From is the restore point that a restore, verify or delete works on.
 	// Its artifacts are ArtifactsIn.
 	From string `json:"from,omitempty"`
@@ -138,7 +158,12 @@ type Scope struct {
 	ConfigMaps   map[string]Reference `json:"configMaps,omitempty"`
 	Profile      *Reference           `json:"profile,omitempty"`
 	Artifacts    map[string]Artifact  `json:"artifacts,omitempty"`
+	Pod          *Pod                 `json:"pod,omitempty"`
 	RestorePoint RestorePointRef      `json:"restorePoint"`
+	// Workload and Object of a target in a cluster, as they were at the start.
+	// Object is set only where a template names it, and never for a Secret.
+	Workload *Workload `json:"workload,omitempty"`
+	Object   Values    `json:"object,omitempty"`
 	// Time is the start of the action, RFC 3339 with nanoseconds, UTC.
 	Time string `json:"time"`
 }

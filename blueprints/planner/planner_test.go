@@ -16,7 +16,7 @@ import (
 
 func testCatalogue() catalogue.Catalogue {
 	text := func(name string) catalogue.Arg { return catalogue.Arg{Name: name, Type: catalogue.String} }
-	return catalogue.New(catalogue.Kanister(), []catalogue.Function{
+	return catalogue.New(catalogue.Default().Functions, []catalogue.Function{
 		{Name: "Freeze", Args: []catalogue.Arg{text("label")}, Outputs: []catalogue.Output{{Name: "session"}}, Proof: []string{"session"}, Timeout: 10 * time.Minute},
 		{Name: "Thaw", Idempotent: true, Args: []catalogue.Arg{text("session")}, Outputs: []catalogue.Output{{Name: "session"}}, Timeout: 2 * time.Minute},
 		{Name: "Cut", Cut: true, Args: []catalogue.Arg{text("label")}, Outputs: []catalogue.Output{{Name: "path"}}, Timeout: 5 * time.Minute},
@@ -267,13 +267,13 @@ metadata: {name: a}
 actions:
   backup:
     phases:
-    - {name: one, func: KubeTask, args: {image: a, command: [a]}}
+    - {name: one, func: CheckRepository, args: {backupArtifactPrefix: a}}
     - {name: two, func: Look}
     deferPhase: {func: LocationDelete, args: {artifact: a}}
 `)
 	_, err := planner.Build(bp, testCatalogue(), plan.PlanInput{Request: plan.Request{Action: "backup", Target: plan.Target{Name: "x"}}}, planner.Extra{})
 	require.Equal(t, fault.User, fault.Of(err))
-	require.ErrorContains(t, err, "function KubeTask of phase one: this release does not run it on any worker")
+	require.ErrorContains(t, err, "function CheckRepository of phase one: this release does not run it on any worker")
 	require.ErrorContains(t, err, "function LocationDelete of phase deferPhase")
 	require.NotContains(t, err.Error(), "Look")
 }

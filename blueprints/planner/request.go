@@ -42,7 +42,7 @@ func (b *builder) scope(a *blueprints.Action) plan.Scope {
 	req := b.in.Request
 	s := plan.Scope{
 		Target: req.Target, Options: b.options(), Secrets: req.Secrets, ConfigMaps: req.ConfigMaps, Profile: req.Profile,
-		RestorePoint: b.extra.RestorePoint, Time: b.in.Time.UTC().Format(time.RFC3339Nano),
+		Pod: req.Pod, RestorePoint: b.extra.RestorePoint, Time: b.in.Time.UTC().Format(time.RFC3339Nano),
 	}
 	if b.extra.From != nil {
 		s.Artifacts = maps.Clone(b.extra.From.Artifacts)

@@ -35,7 +35,16 @@ func FromScope(s plan.Scope) *Params {
 	for name, a := range s.Artifacts {
 		p.ArtifactsIn[name] = Artifact(a)
 	}
+	if s.Object != nil {
+		p.Object = s.Object
+	}
+	if s.Pod != nil {
+		p.PodOverride, p.PodLabels, p.PodAnnotations = s.Pod.Override, s.Pod.Labels, s.Pod.Annotations
+	}
 	work := &Workload{Name: s.Target.Name, Namespace: s.Target.Namespace}
+	if w := s.Workload; w != nil {
+		work.Pods, work.Containers, work.PersistentVolumeClaims = w.Pods, w.Containers, w.Claims
+	}
 	named := &Named{Name: s.Target.Name, Namespace: s.Target.Namespace}
 	switch strings.ToLower(s.Target.Kind) {
 	case "statefulset":

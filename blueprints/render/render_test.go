@@ -152,7 +152,7 @@ func TestATargetThatIsASecretIsMasked(t *testing.T) {
 }
 
 func TestArgsLeavesRawOnesToTheFunction(t *testing.T) {
-	fn, ok := catalogue.New(catalogue.Kanister()).Lookup("WaitV2")
+	fn, ok := catalogue.Default().Lookup("WaitV2")
 	require.True(t, ok)
 	args := plan.Values{"timeout": "5m", "conditions": map[string]any{"anyOf": []any{map[string]any{
 		"condition":       "{{ $.status.ready }}",

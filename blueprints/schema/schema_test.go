@@ -72,7 +72,7 @@ func TestLibraryFitsTheSchema(t *testing.T) {
 
 // Editors underline these; the same files have golden faults of the linter.
 func TestMistakesDoNotFit(t *testing.T) {
-	s := compiled(t, catalogue.New(catalogue.Kanister()))
+	s := compiled(t, catalogue.Default())
 	for _, name := range []string{
 		"a-list", "approval", "args-is-a-list", "argument-types", "artifact-value-is-a-number", "bad-durations", "bad-name", "bad-retry",
 		"common-words-from-elsewhere", "freeze-shape", "freeze-without-undo", "idempotent-is-text", "kind-list", "label-is-a-number",
@@ -92,5 +92,5 @@ func TestMistakesDoNotFit(t *testing.T) {
 func TestAllOfTheLanguageFits(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "testdata", "full.yaml"))
 	require.NoError(t, err)
-	require.NoError(t, validate(t, compiled(t, catalogue.New(catalogue.Kanister())), text))
+	require.NoError(t, validate(t, compiled(t, catalogue.Default()), text))
 }

@@ -39,6 +39,8 @@ var base = sync.OnceValue(func() map[string]any {
 	// The built-in functions that make text are metered as sprig's are.
 	m["print"], m["printf"], m["println"] = fmt.Sprint, fmt.Sprintf, fmt.Sprintln
 	m["html"], m["js"], m["urlquery"] = texttemplate.HTMLEscaper, texttemplate.JSEscaper, texttemplate.URLQueryEscaper
+	// What kubectl's templates have besides (Kanister's WaitV2 is one of them).
+	m["base64decode"], m["exists"] = m["b64dec"], exists
 	for name, why := range refused {
 		if why == "" {
 			delete(m, name)
@@ -304,4 +306,30 @@ func span(start, stop, step int) int {
 		n = -n
 	}
 	return int(min(n/float64(step)+1, float64(maxResult+1)))
+}
+
+// exists reports whether an object has a field, or a list an element, below
+// these names and numbers.
+func exists(v any, path ...any) bool {
+	for _, at := range path {
+		switch t := v.(type) {
+		case map[string]any:
+			name, ok := at.(string)
+			if !ok {
+				return false
+			}
+			if v, ok = t[name]; !ok {
+				return false
+			}
+		case []any:
+			i, ok := at.(int)
+			if !ok || i < 0 || i >= len(t) {
+				return false
+			}
+			v = t[i]
+		default:
+			return false
+		}
+	}
+	return true
 }

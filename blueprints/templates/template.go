@@ -155,14 +155,14 @@ func NewBudget() *Budget { return &Budget{left: maxWork} }
 
 // Execute renders the template. missing is text/template's missingkey option:
 // "error", or "zero" where a missing key renders as nothing.
-func (t *Template) Execute(p *Params, missing string, w *Budget) (string, error) {
+func (t *Template) Execute(data any, missing string, w *Budget) (string, error) {
 	c, err := t.tmpl.Clone()
 	if err != nil {
 		return "", fmt.Errorf("copy template: %w", err)
 	}
 	c.Funcs(w.funcs(t.funcs)).Option("missingkey=" + missing)
 	var out limited
-	if err := c.Execute(&out, p); err != nil {
+	if err := c.Execute(&out, data); err != nil {
 		return "", shorten(err)
 	}
 	return out.b.String(), nil

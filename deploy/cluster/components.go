@@ -97,6 +97,7 @@ func (p paths) components(o options) ([]component, error) {
 		"--tls-cert-file="+p.cert("kube-controller-manager"), "--tls-private-key-file="+p.key("kube-controller-manager"),
 		"--service-account-private-key-file="+p.key("service-account"), "--root-ca-file="+p.cert("ca"),
 		"--cluster-signing-cert-file="+p.cert("ca"), "--cluster-signing-key-file="+p.key("ca"),
+		"--flex-volume-plugin-dir="+p.in("kubelet", "volume-plugins"), // else it makes one in /usr
 		"--bind-address=127.0.0.1", "--leader-elect=false", "--profiling=false",
 	)
 	scheduler := kube("kube-scheduler",

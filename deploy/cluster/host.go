@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -23,7 +24,7 @@ var sysctls = []string{
 
 // outside are the directories that the components use outside the state
 // directory, whatever they are told.
-var outside = []string{"/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/run/containerd", "/opt/cni", "/opt/containerd", "/etc/cni", "/var/log/pods", "/run/netns"}
+var outside = []string{"/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/run/containerd", "/opt/cni", "/opt/containerd", "/etc/cni", "/var/log/pods", "/run/netns", "/usr/libexec/kubernetes"}
 
 // host is what the machine was like before `up`.
 type host struct {
@@ -217,8 +218,8 @@ func clearRules(ctx context.Context) error {
 	for _, iptables := range []string{"iptables", "ip6tables"} {
 		for _, table := range tables {
 			chains, rules, err := kubeRules(ctx, iptables, table)
-			if err != nil || len(chains)+len(rules) == 0 {
-				continue // a table that this kernel has not
+			if err != nil { // a table that this kernel has not
+				continue
 			}
 			var b strings.Builder
 			fmt.Fprintf(&b, "*%s\n", table)
@@ -234,6 +235,10 @@ func clearRules(ctx context.Context) error {
 			b.WriteString("COMMIT\n")
 			if _, err := runInput(ctx, b.String(), iptables+"-restore", "-w", "--noflush"); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("clear %s %s: %w", iptables, table, err))
+			}
+			// With nftables below, the table's own chains came with the first rule.
+			if out, err := run(ctx, iptables, "-w", "-t", table, "-S"); err == nil && !regexp.MustCompile(`(?m)^-[^P]|^-P .* DROP`).MatchString(out) {
+				_, _ = run(ctx, iptables, "-w", "-t", table, "-X")
 			}
 		}
 	}

@@ -20,6 +20,7 @@ import (
 const usage = `usage: thaw-cluster COMMAND
 
   up                     bring the cluster up (--log-max-size 10Mi, --log-files 5, --pool-gib 64)
+  build                  only what takes long and is kept: Kubernetes and the images
   down                   take all of it away
   status                 its components; exit code 1 if it is not healthy
   kubeconfig             print the path of the administrator's
@@ -78,6 +79,12 @@ func command(ctx context.Context, args []string) error {
 		}
 		o.PoolSize = *gib << 30
 		return p.up(ctx, o)
+	case "build":
+		if err := check(); err != nil {
+			return err
+		}
+		_, _, err := p.makeCache(ctx)
+		return err
 	case "down":
 		return p.down(ctx)
 	case "status":

@@ -37,25 +37,15 @@ func (p paths) up(ctx context.Context, o options) error {
 		return err
 	}
 	defer unlock()
+	if _, err := os.Stat(p.in("host.json")); err != nil {
+		if left := p.leftovers(ctx); len(left) > 0 {
+			return fmt.Errorf("this machine has another cluster, or what is left of one: %s; take it down first (its THAW_CLUSTER_DIR is not %s)", strings.Join(left, "; "), p.state)
+		}
+	}
 	start := time.Now()
-	if err := p.build(ctx); err != nil {
-		return err
-	}
-	bin, err := p.buildImagePrograms(ctx)
+	base, bin, err := p.makeCache(ctx)
 	if err != nil {
 		return err
-	}
-	if err := os.MkdirAll(p.in("logs"), 0o755); err != nil {
-		return err
-	}
-	log, err := os.Create(p.in("logs", "images.log"))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = log.Close() }()
-	base, err := images.Base(ctx, p.cache, log, func(s string) { progress("%s", s) })
-	if err != nil {
-		return fmt.Errorf("%w; see %s", err, log.Name())
 	}
 	progress("preparing the machine: address %s, certificates", nodeIP)
 	for _, step := range []func() error{
@@ -106,6 +96,25 @@ func (p paths) up(ctx context.Context, o options) error {
 	}
 	progress("up after %s: export KUBECONFIG=%s", time.Since(start).Round(100*time.Millisecond), p.admin())
 	return nil
+}
+
+// makeCache makes what takes long and is kept: Kubernetes and the images' parts.
+func (p paths) makeCache(ctx context.Context) (base, bin string, err error) {
+	if err := p.build(ctx); err != nil {
+		return "", "", err
+	}
+	if bin, err = p.buildImagePrograms(ctx); err != nil {
+		return "", "", err
+	}
+	log, err := os.Create(filepath.Join(p.cache, "images.log"))
+	if err != nil {
+		return "", "", err
+	}
+	defer func() { _ = log.Close() }()
+	if base, err = images.Base(ctx, p.cache, log, func(s string) { progress("%s", s) }); err != nil {
+		return "", "", fmt.Errorf("%w; see %s", err, log.Name())
+	}
+	return base, bin, nil
 }
 
 // check says what the machine lacks, all at once.

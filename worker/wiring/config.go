@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"thaw/activities/cluster"
 	"thaw/activities/host"
 	"thaw/blueprints/plan"
 )
@@ -27,19 +28,23 @@ const Example = `  taskQueue: thaw                # whose targets this worker se
   blueprintsDir: /etc/thaw/blueprints     # beside those that come with Thaw
   exec:
     allow: [/usr/bin/pg_dump]    # commands that Exec may run; none by default
+  kubernetes:                    # in a pod: its own service account's
+    kubeconfig: /etc/thaw/kubeconfig
+    namespace: thaw              # of pods that a blueprint puts into none
   log: {level: info, format: text}        # or json
 `
 
 // Config is what a worker is told. Every directory must be absolute.
 type Config struct {
-	TaskQueue     string      `yaml:"taskQueue"`
-	StateDir      string      `yaml:"stateDir"`
-	Location      string      `yaml:"location"`
-	SecretsDir    string      `yaml:"secretsDir"`
-	ConfigMapsDir string      `yaml:"configMapsDir"`
-	BlueprintsDir string      `yaml:"blueprintsDir"`
-	Exec          host.Config `yaml:"exec"`
-	Log           Log         `yaml:"log"`
+	TaskQueue     string         `yaml:"taskQueue"`
+	StateDir      string         `yaml:"stateDir"`
+	Location      string         `yaml:"location"`
+	SecretsDir    string         `yaml:"secretsDir"`
+	ConfigMapsDir string         `yaml:"configMapsDir"`
+	BlueprintsDir string         `yaml:"blueprintsDir"`
+	Exec          host.Config    `yaml:"exec"`
+	Kubernetes    cluster.Config `yaml:"kubernetes"`
+	Log           Log            `yaml:"log"`
 	// ReadyFile is written once the worker takes work; for scripts.
 	ReadyFile string `yaml:"readyFile"`
 }
@@ -74,6 +79,9 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.SecretsDir, "secrets-dir", "", "secrets: one folder each, one file a key")
 	f.StringVar(&c.BlueprintsDir, "blueprints-dir", "", "blueprints beside those that come with Thaw")
 	f.StringSliceVar(&c.Exec.Allow, "allow", nil, "commands that Exec may run")
+	f.StringVar(&c.Kubernetes.Kubeconfig, "kubeconfig", "", "cluster to work on (default in a pod: its own)")
+	f.StringVar(&c.Kubernetes.Context, "kube-context", "", "context of the kubeconfig (default: its current one)")
+	f.StringVar(&c.Kubernetes.Namespace, "kube-namespace", "", "namespace of pods that a blueprint puts into none")
 	f.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
 	f.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
 	f.StringVar(&c.ReadyFile, "ready-file", "", "file to write once the worker takes work")
@@ -113,7 +121,7 @@ func (c *Config) Load(file string, given *pflag.FlagSet) error {
 
 func (c *Config) check() error {
 	var faults []error
-	for name, dir := range map[string]string{"stateDir": c.StateDir, "location": c.Location, "secretsDir": c.SecretsDir, "configMapsDir": c.ConfigMapsDir, "blueprintsDir": c.BlueprintsDir} {
+	for name, dir := range map[string]string{"stateDir": c.StateDir, "location": c.Location, "secretsDir": c.SecretsDir, "configMapsDir": c.ConfigMapsDir, "blueprintsDir": c.BlueprintsDir, "kubernetes.kubeconfig": c.Kubernetes.Kubeconfig} {
 		if dir != "" && !filepath.IsAbs(dir) {
 			faults = append(faults, fmt.Errorf("configuration: %s %q: want an absolute path", name, dir))
 		}

@@ -13,20 +13,31 @@ import (
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 
+	"k8s.io/klog/v2"
+
 	"thaw/activities"
+	"thaw/activities/cluster"
+	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
 	"thaw/activities/host"
+	"thaw/activities/kube"
 	"thaw/activities/person"
 	"thaw/activities/secret"
 	"thaw/activities/sql"
+	"thaw/activities/volume"
+	"thaw/activities/wait"
 	"thaw/activities/web"
 	"thaw/workflows"
 )
 
-// Functions are the blueprint functions of a worker, family by family.
-func Functions(cfg *Config) []function.Function {
+// Functions are the blueprint functions of a worker, family by family, on a
+// cluster that may be nil.
+func Functions(cfg *Config, c *cluster.Cluster) []function.Function {
 	var all []function.Function
-	for _, family := range [][]function.Function{host.Functions(cfg.Exec), sql.Functions(), web.Functions(), person.Functions()} {
+	for _, family := range [][]function.Function{
+		host.Functions(cfg.Exec), sql.Functions(), web.Functions(), person.Functions(),
+		wait.Functions(c), kube.Functions(c), volume.Functions(c),
+	} {
 		all = append(all, family...)
 	}
 	return all
@@ -67,19 +78,30 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 		return fmt.Errorf("temporal client: %w", err)
 	}
 	defer c.Close()
-	functions := Functions(cfg)
+	on, err := cluster.Open(cfg.Kubernetes)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	secrets := &secret.Store{Secrets: cfg.SecretsDir, ConfigMaps: cfg.ConfigMapsDir, Redact: redact}
+	if on != nil {
+		secrets.Cluster = on
+		klog.SetSlogLogger(logger)
+	}
+	functions := Functions(cfg, on)
 	if wrap != nil {
 		functions = wrap(functions)
 	}
 	engine, err := activities.New(activities.Config{
 		StateDir: cfg.StateDir, Location: cfg.Location, BlueprintsDir: cfg.BlueprintsDir,
-		Secrets:   &secret.Store{Secrets: cfg.SecretsDir, ConfigMaps: cfg.ConfigMapsDir, Redact: redact},
-		Functions: functions, Client: c, Log: logger,
+		Secrets: secrets, Functions: functions, Cluster: on, Client: c, Log: logger,
 	})
 	if err != nil {
 		return err
 	}
 	go sweep(ctx, engine, logger)
+	if on != nil {
+		go podrun.Sweep(ctx, on, logger, engine.Pending)
+	}
 
 	var w worker.Worker
 	for {

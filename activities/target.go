@@ -1,0 +1,140 @@
+package activities
+
+import (
+	"context"
+	"strings"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+	"thaw/blueprints/render"
+)
+
+// resolve puts into the plan what its templates see of a target in a cluster.
+func (e *Engine) resolve(ctx context.Context, p *plan.Plan) error {
+	t := p.Scope.Target
+	if e.cfg.Cluster == nil || !inCluster(t) {
+		return nil
+	}
+	ref := reference(t)
+	o, err := e.cfg.Cluster.Get(ctx, ref, nil)
+	if err != nil {
+		return fault.New(fault.Of(err), "target %w", err)
+	}
+	if p.Scope.Workload, err = e.cfg.Cluster.Workload(ctx, o); err != nil {
+		return fault.New(fault.Of(err), "target %s: %w", t.Key(), err)
+	}
+	if strings.EqualFold(o.GetKind(), "Secret") || !names(p, ".Object") {
+		return nil
+	}
+	// A copy of all of it, which Thaw has no use for.
+	o.SetManagedFields(nil)
+	annotations := o.GetAnnotations()
+	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
+	o.SetAnnotations(annotations)
+	p.Scope.Object, _ = e.redact.Value(o.Object).(map[string]any)
+	return nil
+}
+
+// inCluster reports whether a target is a Kubernetes object: one of Kanister's
+// kinds, or one that says its resource.
+func inCluster(t plan.Target) bool {
+	switch strings.ToLower(t.Kind) {
+	case "statefulset", "deployment", "deploymentconfig", "pvc", "persistentvolumeclaim", "namespace":
+		return true
+	}
+	return t.Resource != "" || t.APIVersion != ""
+}
+
+func reference(t plan.Target) plan.Reference {
+	ref := plan.Reference{Name: t.Name, Namespace: t.Namespace, Kind: t.Kind, APIVersion: t.APIVersion, Group: t.Group, Resource: t.Resource}
+	if strings.EqualFold(t.Kind, "namespace") && ref.Name == "" {
+		ref.Name = t.Namespace
+	}
+	return ref
+}
+
+// secretTarget reads a target that is itself a Secret, which no plan holds.
+func (e *Engine) secretTarget(ctx context.Context, s *plan.Scope, p *render.Params) error {
+	t := s.Target
+	if e.cfg.Cluster == nil || s.Object != nil || !inCluster(t) || !strings.EqualFold(t.Kind, "Secret") && t.Resource != "secrets" {
+		return nil
+	}
+	o, err := e.cfg.Cluster.Get(ctx, reference(t), nil)
+	if err != nil {
+		return fault.New(fault.Of(err), "target %w", err)
+	}
+	if _, err := e.cfg.Secrets.Secret(ctx, plan.Reference{Name: t.Name, Namespace: t.Namespace}); err != nil { // to know its values again
+		return err
+	}
+	p.Object = o.Object
+	return nil
+}
+
+// names reports whether any template of a plan has this text.
+func names(p *plan.Plan, text string) bool {
+	found := false
+	var walk func(v any)
+	walk = func(v any) {
+		switch t := v.(type) {
+		case string:
+			found = found || strings.Contains(t, "{{") && strings.Contains(t, text)
+		case []any:
+			for _, x := range t {
+				walk(x)
+			}
+		case map[string]any:
+			for k, x := range t {
+				walk(k)
+				walk(x)
+			}
+		}
+	}
+	var phase func(ph *plan.Phase)
+	phase = func(ph *plan.Phase) {
+		if ph == nil {
+			return
+		}
+		walk(map[string]any(ph.Args))
+		for _, r := range ph.Objects {
+			walk([]any{r.Name, r.Namespace})
+		}
+		phase(ph.Compensate)
+		if f := ph.Freeze; f != nil {
+			phase(&f.Do)
+			phase(&f.Undo)
+			for i := range f.Phases {
+				phase(&f.Phases[i])
+			}
+		}
+	}
+	for _, l := range [][]plan.Phase{p.Phases, p.Verify} {
+		for i := range l {
+			phase(&l[i])
+		}
+	}
+	phase(p.Defer)
+	for _, a := range p.Artifacts {
+		walk(a.KopiaSnapshot)
+		for _, v := range a.KeyValue {
+			walk(v)
+		}
+	}
+	if p.Approval != nil {
+		walk(p.Approval.Message)
+	}
+	return found
+}
+
+// claims are those of all pods of a workload, with a path where one mounts it.
+func claims(w *plan.Workload) map[string]string {
+	if w == nil {
+		return nil
+	}
+	all := map[string]string{}
+	for _, of := range w.Claims {
+		for claim, path := range of {
+			all[claim] = path
+		}
+	}
+	return all
+}
