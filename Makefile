@@ -7,6 +7,7 @@ RELEASE ?= v0.1
 
 # What `make e2e` runs on a cluster, of the packages that there are.
 E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/cluster/... ./internal/cluster/...
+E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
 .PHONY: help build demo test matrix bench record cluster cluster-down e2e lint fuzz golden clean FORCE
 
@@ -53,6 +54,16 @@ cluster: bin/thaw-cluster ## bring up a local Kubernetes cluster (as root; the f
 cluster-down: bin/thaw-cluster ## take it away
 	@bin/thaw-cluster down
 
+# The cluster's own tests bring one up and down, so they come first. A cluster
+# of the caller's, by KUBECONFIG, is used as it is.
+e2e: bin/thaw-cluster ## run the end-to-end tests on a cluster (as root; KUBECONFIG: on that one)
+ifeq ($(KUBECONFIG),)
+	@bin/thaw-cluster build
+	cd deploy/cluster && THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 30m ./...
+	@bin/thaw-cluster up
+endif
+	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 60m $(E2E_THERE))
+
 record: bin/thaw-server ## record histories for the replay tests of RELEASE
 	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
 
@@ -62,6 +73,7 @@ bench: bin/thaw-server ## measure the engine's share of the freeze window
 lint: ## gofmt, go vet, golangci-lint, workflowcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
 	$(GO) vet ./...
+	cd deploy/cluster && $(GO) vet ./...
 	$(GO) tool -modfile=deploy/tools/go.mod golangci-lint run ./...
 	$(GO) tool -modfile=deploy/tools/go.mod workflowcheck -config deploy/tools/workflowcheck.yaml ./workflows/...
 

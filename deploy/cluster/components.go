@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -90,7 +91,7 @@ func (p paths) components(o options) ([]component, error) {
 		"--service-account-issuer=https://kubernetes.default.svc."+domain, "--service-account-key-file="+p.in("pki", "service-account.pub"), "--service-account-signing-key-file="+p.key("service-account"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--profiling=false",
 	)
-	apiserver.ready = func(ctx context.Context) error { _, err := p.kubectl(ctx, "get", "--raw", "/readyz"); return err }
+	apiserver.ready = func(ctx context.Context) error { _, err := p.kubectl(ctx, "get", "--raw", "/readyz", "--request-timeout=5s"); return err }
 	controllers := kube("kube-controller-manager",
 		"--kubeconfig="+p.kubeconfig("kube-controller-manager"), "--use-service-account-credentials",
 		"--authentication-kubeconfig="+p.kubeconfig("kube-controller-manager"), "--authorization-kubeconfig="+p.kubeconfig("kube-controller-manager"),
@@ -110,7 +111,7 @@ func (p paths) components(o options) ([]component, error) {
 	containerd.ready = func(ctx context.Context) error { _, err := p.ctr(ctx, "", "version"); return err }
 	kubelet := kube("kubelet", "--config="+p.in("config", "kubelet.yaml"), "--kubeconfig="+p.kubeconfig("kubelet"),
 		"--root-dir="+p.kubeletDir(), "--hostname-override="+nodeName, "--node-ip="+nodeIP)
-	kubelet.ready = listening(nodeIP + ":10250")
+	kubelet.ready = p.kubeletReady
 	csi := component{name: csiDriver, binary: self, ready: present(p.csiSocket()), args: []string{
 		"csi-driver", "--socket=" + p.csiSocket(), "--register=" + p.in("kubelet", "plugins_registry"), "--image=" + p.in("csi", "pool.img"),
 		"--pool=" + p.pool(), "--size=" + strconv.FormatInt(o.PoolSize, 10), "--node=" + nodeName, "--faults=" + string(p.faults()),
@@ -130,6 +131,34 @@ func (p paths) components(o options) ([]component, error) {
 		dns,
 		kube("kube-proxy", "--config="+p.in("config", "kube-proxy.yaml")),
 	}, nil
+}
+
+// kubeletReady: one that was started again refuses exec until it has learnt of
+// its pods.
+func (p paths) kubeletReady(ctx context.Context) error {
+	c, err := net.DialTimeout("tcp", nodeIP+":10250", time.Second)
+	if err != nil {
+		return err
+	}
+	if err := c.Close(); err != nil {
+		return err
+	}
+	want, err := p.kubectl(ctx, "get", "pods", "--all-namespaces", "--field-selector=status.phase=Running", "--output=name", "--request-timeout=3s")
+	if err != nil {
+		return nil // no API server to learn from
+	}
+	have, err := p.kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/pods", "--request-timeout=3s")
+	if err != nil {
+		return err
+	}
+	var list struct{ Items []struct{} }
+	if err := json.Unmarshal([]byte(have), &list); err != nil {
+		return fmt.Errorf("its pods: %w", err)
+	}
+	if n := strings.Count(want, "\n"); len(list.Items) < n {
+		return fmt.Errorf("it knows of %d pods, and %d run", len(list.Items), n)
+	}
+	return nil
 }
 
 func lookup(name string) string {
@@ -198,7 +227,7 @@ volumePluginDir: %[12]s
 # There is no registry to pull an image again from.
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available: 1%%}
-`, nodeIP, p.cert("kubelet"), p.key("kubelet"), p.cert("ca"), p.runtime(), cgroup, p.in("pod-logs"), o.LogMaxSize, o.LogFiles, domain, p.in("config", "resolv.conf"), p.in("kubelet", "volume-plugins")),
+`, nodeIP, p.cert("kubelet"), p.key("kubelet"), p.cert("ca"), p.runtime(), p.cgroup, p.in("pod-logs"), o.LogMaxSize, o.LogFiles, domain, p.in("config", "resolv.conf"), p.in("kubelet", "volume-plugins")),
 
 		// Pods have no way out of the cluster.
 		"config/resolv.conf": "",

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,17 +30,21 @@ const (
 // paths are where the cluster lives, nothing of it in the repository.
 type paths struct {
 	state  string // of the running cluster; down removes it
+	cgroup string // below which its pods are, in every hierarchy
 	cache  string // what takes long to make: binaries, images
 	source string // deploy/cluster of the repository; only for what has to be built
 }
 
 func findPaths() (paths, error) {
-	p := paths{state: os.Getenv("THAW_CLUSTER_DIR")}
+	p := paths{state: os.Getenv("THAW_CLUSTER_DIR"), cgroup: "thaw-cluster"}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return p, fmt.Errorf("find the cluster's directories: %w; set HOME", err)
 	}
-	if p.state == "" {
+	if p.state != "" {
+		sum := sha256.Sum256([]byte(p.state))
+		p.cgroup += "-" + hex.EncodeToString(sum[:4])
+	} else {
 		p.state = filepath.Join(or(os.Getenv("XDG_STATE_HOME"), filepath.Join(home, ".local", "state")), "thaw", "cluster")
 	}
 	if p.state, err = filepath.Abs(p.state); err != nil {

@@ -51,7 +51,7 @@ func (p paths) down(ctx context.Context) error {
 			failed = errors.Join(failed, unix.Unmount(m, unix.MNT_DETACH))
 		}
 	}
-	failed = errors.Join(failed, p.freeLoops(ctx), clearRules(ctx), p.clearNetwork(ctx), clearCgroups(ctx), p.restoreHost())
+	failed = errors.Join(failed, p.freeLoops(ctx), clearRules(ctx), p.clearNetwork(ctx), p.clearCgroups(ctx), p.restoreHost())
 	if left := p.leftovers(ctx); len(left) > 0 {
 		failed = errors.Join(failed, fmt.Errorf("left of the cluster: %s", strings.Join(left, "; ")))
 	}
@@ -59,6 +59,9 @@ func (p paths) down(ctx context.Context) error {
 		return fmt.Errorf("take the cluster down: %w; try again", failed)
 	}
 	if err := removeTree(p.state); err != nil {
+		return fmt.Errorf("take the cluster down: %w", err)
+	}
+	if err := os.Remove(p.state + ".lock"); err != nil {
 		return fmt.Errorf("take the cluster down: %w", err)
 	}
 	progress("down after %s; %s is kept", time.Since(start).Round(100*time.Millisecond), p.cache)
@@ -75,7 +78,7 @@ func (p paths) ours() []int {
 			found[x.Pid] = true
 		}
 	}
-	for _, d := range cgroupDirs() {
+	for _, d := range p.cgroupDirs() {
 		b, _ := os.ReadFile(filepath.Join(d, "cgroup.procs"))
 		for line := range strings.Lines(string(b)) {
 			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
@@ -166,10 +169,10 @@ func (p paths) clearNetwork(ctx context.Context) error {
 	return err
 }
 
-func clearCgroups(ctx context.Context) error {
+func (p paths) clearCgroups(ctx context.Context) error {
 	return wait(ctx, 10*time.Second, "cgroups to be empty", func() error {
 		var failed error
-		for _, d := range cgroupDirs() {
+		for _, d := range p.cgroupDirs() {
 			if err := os.Remove(d); err != nil && !errors.Is(err, os.ErrNotExist) {
 				failed = err
 			}
@@ -192,7 +195,7 @@ func (p paths) leftovers(ctx context.Context) []string {
 	note("mount", mountsBelow(p.state)...)
 	note("loop device", p.loops(ctx)...)
 	note("network interface", veths(ctx)...)
-	note("cgroup", cgroupDirs()...)
+	note("cgroup", p.cgroupDirs()...)
 	if out, _ := run(ctx, "ip", "-o", "addr", "show", "to", nodeIP); out != "" {
 		note("address", nodeIP)
 	}

@@ -13,9 +13,6 @@ import (
 	"strings"
 )
 
-// cgroup is the one below which all pods are, in every hierarchy.
-const cgroup = "thaw-cluster"
-
 // sysctls are those that the kubelet and the network change.
 var sysctls = []string{
 	"net/ipv4/ip_forward", "vm/overcommit_memory", "vm/panic_on_oom",
@@ -63,14 +60,14 @@ func (p paths) prepareHost(ctx context.Context) error {
 		}
 	}
 	for _, h := range hierarchies() {
-		if err := os.Mkdir(filepath.Join(h, cgroup), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(h, p.cgroup), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
 	for _, s := range []string{"cpuset.cpus", "cpuset.mems"} { // of version 1: not inherited
 		of := filepath.Join("/sys/fs/cgroup/cpuset", s)
 		if b, err := os.ReadFile(of); err == nil {
-			if err := os.WriteFile(filepath.Join(filepath.Dir(of), cgroup, s), b, 0); err != nil {
+			if err := os.WriteFile(filepath.Join(filepath.Dir(of), p.cgroup, s), b, 0); err != nil {
 				return fmt.Errorf("make cgroup: %w", err)
 			}
 		}
@@ -93,10 +90,10 @@ func hierarchies() []string {
 }
 
 // cgroupDirs are all of ours, the deepest first.
-func cgroupDirs() []string {
+func (p paths) cgroupDirs() []string {
 	var dirs []string
 	for _, h := range hierarchies() {
-		_ = filepath.WalkDir(filepath.Join(h, cgroup), func(path string, e fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(h, p.cgroup), func(path string, e fs.DirEntry, err error) error {
 			if err == nil && e.IsDir() {
 				dirs = append(dirs, path)
 			}

@@ -74,7 +74,7 @@ func (p paths) up(ctx context.Context, o options) error {
 		case "kubelet":
 			<-imported
 			go func() { imported <- p.importImages(ctx, base, bin) }()
-		case "snapshot-controller": // the first that wants what the API server is told here
+		case "kube-controller-manager": // all that follows wants what the API server is told here
 			if err := p.install(ctx); err != nil {
 				return err
 			}
@@ -222,7 +222,7 @@ func (p paths) importImages(ctx context.Context, base, bin string) error {
 }
 
 func (p paths) nodeReady(ctx context.Context) error {
-	out, err := p.kubectl(ctx, "get", "node", nodeName, "-o", `jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.message}{end}`)
+	out, err := p.kubectl(ctx, "get", "node", nodeName, "--request-timeout=5s", "-o", `jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.message}{end}`)
 	if err != nil {
 		return err
 	}
