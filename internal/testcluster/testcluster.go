@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/remotecommand"
 
 	"thaw/activities/cluster"
 )
@@ -103,4 +105,17 @@ func describe(ctx context.Context, c *cluster.Cluster, name string, err error) s
 		return fmt.Sprint(err)
 	}
 	return fmt.Sprintf("%v", ns.Status.Conditions)
+}
+
+// Exec runs a script in a container, by kubectl's library.
+func Exec(t testing.TB, c *cluster.Cluster, namespace, pod, container, script string) string {
+	t.Helper()
+	req := c.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: []string{"sh", "-c", script}, Stdout: true, Stderr: true}, scheme.ParameterCodec)
+	ex, err := remotecommand.NewSPDYExecutor(c.Rest, "POST", req.URL())
+	require.NoError(t, err)
+	var out, errs strings.Builder
+	err = ex.StreamWithContext(context.WithoutCancel(t.Context()), remotecommand.StreamOptions{Stdout: &out, Stderr: &errs})
+	require.NoError(t, err, "%s%s", out.String(), errs.String())
+	return out.String()
 }
