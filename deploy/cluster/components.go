@@ -91,7 +91,10 @@ func (p paths) components(o options) ([]component, error) {
 		"--service-account-issuer=https://kubernetes.default.svc."+domain, "--service-account-key-file="+p.in("pki", "service-account.pub"), "--service-account-signing-key-file="+p.key("service-account"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--profiling=false",
 	)
-	apiserver.ready = func(ctx context.Context) error { _, err := p.kubectl(ctx, "get", "--raw", "/readyz", "--request-timeout=5s"); return err }
+	apiserver.ready = func(ctx context.Context) error {
+		_, err := p.kubectl(ctx, "get", "--raw", "/readyz", "--request-timeout=5s")
+		return err
+	}
 	controllers := kube("kube-controller-manager",
 		"--kubeconfig="+p.kubeconfig("kube-controller-manager"), "--use-service-account-credentials",
 		"--authentication-kubeconfig="+p.kubeconfig("kube-controller-manager"), "--authorization-kubeconfig="+p.kubeconfig("kube-controller-manager"),
