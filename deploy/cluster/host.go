@@ -64,6 +64,11 @@ func (p paths) prepareHost(ctx context.Context) error {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
+	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2: a child has what its parent hands down
+		for _, c := range strings.Fields(string(b)) {
+			_ = os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+"+c), 0)
+		}
+	}
 	for _, s := range []string{"cpuset.cpus", "cpuset.mems"} { // of version 1: not inherited
 		of := filepath.Join("/sys/fs/cgroup/cpuset", s)
 		if b, err := os.ReadFile(of); err == nil {
