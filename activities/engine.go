@@ -34,8 +34,8 @@ type Config struct {
 	Secrets       *secret.Store
 	Functions     []function.Function
 	Cluster       *cluster.Cluster // nil: a worker without one
-	Client        client.Client // may be nil: then nothing is watched or signalled
-	Log           *slog.Logger  // redacts
+	Client        client.Client    // may be nil: then nothing is watched or signalled
+	Log           *slog.Logger     // redacts
 }
 
 // Engine holds the activities. Make it with New.

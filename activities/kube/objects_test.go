@@ -99,6 +99,18 @@ func TestKubeOps(t *testing.T) {
 	require.NoError(t, err, "the first attempt deleted it")
 }
 
+func TestKubeOpsMakesUpANameOnce(t *testing.T) {
+	s := newScene(t)
+	env := functiontest.NewEnv(t, "thaw-0123456789abcdef")
+	args := map[string]any{"operation": "create", "namespace": s.ns, "spec": "apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: session-}\n"}
+	out, err := s.call(t.Context(), env, "KubeOps", args)
+	require.NoError(t, err)
+	require.Equal(t, "session-89abcdef", out["name"])
+	again, err := s.call(t.Context(), env.Again(t, false), "KubeOps", args)
+	require.NoError(t, err)
+	require.Equal(t, out, again)
+}
+
 // A custom resource has no strategic merge; and what has no namespace is given
 // none.
 func TestKubeOpsOnWhatIsNoBuiltIn(t *testing.T) {

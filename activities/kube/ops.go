@@ -94,6 +94,9 @@ func (o *operation) prepare(ctx context.Context) (function.Act, error) {
 		if o.object, err = one(o.args.Spec); err != nil {
 			return nil, fault.New(fault.User, "spec: %w", err)
 		}
+		if o.object.GetName() == "" { // generateName: a name that every attempt of the call gives again
+			o.object.SetName(o.object.GetGenerateName() + o.env.Key[max(0, len(o.env.Key)-8):])
+		}
 		gvk := o.object.GroupVersionKind()
 		ref := plan.Reference{Kind: gvk.Kind, Group: gvk.Group, APIVersion: gvk.Version, Name: o.object.GetName(), Namespace: o.object.GetNamespace()}
 		o.kind = gvk.Kind
@@ -158,8 +161,8 @@ func one(text string) (*unstructured.Unstructured, error) {
 	if found == nil {
 		return nil, errors.New("it holds no object")
 	}
-	if found.GetKind() == "" || found.GetAPIVersion() == "" || found.GetName() == "" {
-		return nil, errors.New("an object has apiVersion, kind and metadata.name")
+	if found.GetKind() == "" || found.GetAPIVersion() == "" || found.GetName()+found.GetGenerateName() == "" {
+		return nil, errors.New("an object has apiVersion, kind, and metadata.name or metadata.generateName")
 	}
 	return found, nil
 }
