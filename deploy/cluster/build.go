@@ -51,11 +51,9 @@ func (p paths) build(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("build the cluster's programs: %w", err)
 	}
+	const stamped = "-X k8s.io/component-base/version."
 	v := strings.Split(strings.TrimPrefix(version, "v"), ".")
-	flags := "-s -w"
-	for name, value := range map[string]string{"gitVersion": version, "gitMajor": v[0], "gitMinor": v[1]} {
-		flags += " -X k8s.io/component-base/version." + name + "=" + value
-	}
+	flags := fmt.Sprintf("-s -w %[1]sgitVersion=%[2]s %[1]sgitMajor=%[3]s %[1]sgitMinor=%[4]s", stamped, version, v[0], v[1])
 	if err := goCommand(ctx, module, "build", "-trimpath", "-ldflags", flags, "-o", dir+"/", "tool"); err != nil {
 		return fmt.Errorf("build the cluster's programs: %w", err)
 	}

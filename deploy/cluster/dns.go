@@ -91,7 +91,10 @@ func (r *resolver) serveTCP(ctx context.Context, c net.Conn) {
 	}
 }
 
-type resolver struct{ client *http.Client }
+type resolver struct {
+	client *http.Client
+	server string // URL of the API
+}
 
 func newResolver(pki string) (*resolver, error) {
 	cert, err := tls.LoadX509KeyPair(pki+"/dns.crt", pki+"/dns.key")
@@ -105,7 +108,7 @@ func newResolver(pki string) (*resolver, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	t := &http.Transport{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots}}
-	return &resolver{client: &http.Client{Transport: t, Timeout: 3 * time.Second}}, nil
+	return &resolver{client: &http.Client{Transport: t, Timeout: 3 * time.Second}, server: "https://" + nodeIP + ":" + apiPort}, nil
 }
 
 const ttl = 1 // seconds: a restored pod has another address
@@ -189,7 +192,7 @@ func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error
 }
 
 func (r *resolver) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+nodeIP+":"+apiPort+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server+path, nil)
 	if err != nil {
 		return errNoName // a name that no object can have
 	}
