@@ -17,6 +17,7 @@ import (
 // and not by the btrfs command, because only they tell when exactly, and in
 // which transaction, a snapshot was cut.
 const (
+	iocStartSync       = 0x80089418
 	iocSnapDestroy     = 0x5000940f
 	iocSnapCreateV2    = 0x50009417
 	iocSubvolCreateV2  = 0x50009418
@@ -176,6 +177,16 @@ func limitSubvolume(path string, bytes int64) error {
 	args := qgroupLimit{flags: qgroupLimitMaxRfer, maxRfer: uint64(bytes)}
 	if err := in(path, func(d *os.File) error { return ioctl(d, iocQgroupLimit, unsafe.Pointer(&args)) }); err != nil {
 		return fmt.Errorf("limit subvolume %s to %s bytes: %w", path, strconv.FormatInt(bytes, 10), err)
+	}
+	return nil
+}
+
+// startCommit has the running transaction committed, and does not wait for its
+// end.
+func startCommit(path string) error {
+	var transid uint64
+	if err := in(path, func(d *os.File) error { return ioctl(d, iocStartSync, unsafe.Pointer(&transid)) }); err != nil {
+		return fmt.Errorf("start a commit on %s: %w", path, err)
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func TestGroupSnapshotIsOnePointInTimeUnderWrites(t *testing.T) {
 			require.NoError(t, f.Close())
 		}
 	}()
-	for i := range 10 {
+	for i := range 20 {
 		start := time.Now()
 		g, err := csi.NewGroupControllerClient(conn).CreateVolumeGroupSnapshot(t.Context(), &csi.CreateVolumeGroupSnapshotRequest{Name: fmt.Sprintf("group-%d", i), SourceVolumeIds: ids})
 		require.NoError(t, err)

@@ -113,6 +113,12 @@ func Base(ctx context.Context, cache string, log io.Writer, progress func(string
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return "", err
 	}
+	stale, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "rootfs-*")) // of one that was killed
+	for _, d := range stale {
+		if err := os.RemoveAll(d); err != nil {
+			return "", err
+		}
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(file), "rootfs-")
 	if err != nil {
 		return "", err
