@@ -2,10 +2,15 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
 	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
@@ -150,6 +155,10 @@ func (f *freezing) window(ctx context.Context) {
 		return
 	}
 	f.quiet = f.announce(ctx, out)
+	if err := f.meet(ctx, plan.MeetFrozen); err != nil {
+		f.fail(f.in.Name, withCause(ctx, err))
+		return
+	}
 	for i := range fr.Phases {
 		ph := &fr.Phases[i]
 		if err := f.phase(ctx, ph, f.inner[i]); err != nil {
@@ -157,6 +166,50 @@ func (f *freezing) window(ctx context.Context) {
 			return
 		}
 	}
+	if err := f.meet(ctx, plan.MeetCut); err != nil {
+		f.fail(f.in.Name, withCause(ctx, err))
+	}
+}
+
+// meet waits until every freeze of the application has reached a stage. What
+// ends this one while it waits (maxFreeze, its session) ends the waiting.
+func (f *freezing) meet(ctx context.Context, stage string) error {
+	j := f.in.Join
+	if j == nil {
+		return nil
+	}
+	f.note("meets the other freezes: " + stage)
+	for wait := 50 * time.Millisecond; ; {
+		err := f.e.meet(ctx, j, f.in.Token, stage)
+		var app *temporal.ApplicationError
+		var gone *serviceerror.NotFound
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &app):
+			return fault.New(fault.Permanent, "%s", app.Message())
+		case errors.As(err, &gone):
+			return fault.New(fault.Permanent, "the run that holds the freezes together (%s) is over", j.Run.ID)
+		}
+		f.e.log.Warn("a freeze does not reach the run that holds it together with others; trying again", "run", j.Run.ID, "error", err)
+		if !pause(ctx, &wait, time.Second) {
+			return fault.New(fault.Transient, "the run that holds the freezes together (%s) is not reached: %w", j.Run.ID, err)
+		}
+	}
+}
+
+func (e *Engine) meet(ctx context.Context, j *plan.Join, token, stage string) error {
+	if e.cfg.Client == nil {
+		return errors.New("this worker has no Temporal client")
+	}
+	h, err := e.cfg.Client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		UpdateID: token + "-" + stage, WorkflowID: j.Run.ID, RunID: j.Run.RunID, UpdateName: plan.UpdateMeet,
+		Args: []any{plan.Meet{Member: j.Member, Stage: stage}}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err != nil {
+		return err
+	}
+	return h.Get(ctx, nil)
 }
 
 func (f *freezing) phase(ctx context.Context, ph *plan.Phase, b *bound) error {

@@ -19,6 +19,8 @@ const (
 	TypeNotProven = "NotProven"
 	// TypeBusy: another run holds the freeze of this target.
 	TypeBusy = "TargetBusy"
+	// TypeAbandoned: another part of the application failed.
+	TypeAbandoned = "Abandoned"
 	// TypeRejected: a person said no, or nobody said yes in time.
 	TypeRejected = "Rejected"
 	// TypeRefused: an update or signal was not taken.

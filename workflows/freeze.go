@@ -90,7 +90,7 @@ func (a *action) freezeInput(ctx workflow.Context, ph *plan.Phase) plan.FreezeIn
 	}
 	return plan.FreezeInput{
 		Token: token, Run: a.self, Name: ph.Name, Freeze: *ph.Freeze, When: ph.When, Scope: a.plan.Scope, Results: a.results,
-		Session: plan.FreezeID(a.plan.Target), Attributes: a.attrs.enabled,
+		Session: plan.FreezeID(a.plan.Target), Attributes: a.attrs.enabled, Join: a.req.Join,
 	}
 }
 

@@ -174,6 +174,9 @@ func (a *action) once(ctx workflow.Context, ph *plan.Phase, round int) error {
 	if ph.Freeze != nil {
 		return a.freeze(ctx, ph)
 	}
+	if ph.Together != nil {
+		return a.together(ctx, ph)
+	}
 	a.owe(ph)
 	res, err := a.call(ctx, ph, callOptions(&a.plan, ph), round, false)
 	if err != nil {

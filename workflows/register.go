@@ -18,6 +18,9 @@ import (
 const (
 	TypeRunAction     = "RunAction"
 	TypeFreezeSession = "FreezeSession"
+
+	TypeBackupApplication  = "BackupApplication"
+	TypeRestoreApplication = "RestoreApplication"
 )
 
 // Registry is what a worker registers workflows with.
@@ -30,6 +33,8 @@ type Registry interface {
 func Register(r Registry) {
 	r.RegisterWorkflowWithOptions(RunAction, workflow.RegisterOptions{Name: TypeRunAction})
 	r.RegisterWorkflowWithOptions(FreezeSession, workflow.RegisterOptions{Name: TypeFreezeSession})
+	r.RegisterWorkflowWithOptions(BackupApplication, workflow.RegisterOptions{Name: TypeBackupApplication})
+	r.RegisterWorkflowWithOptions(RestoreApplication, workflow.RegisterOptions{Name: TypeRestoreApplication})
 	r.RegisterDynamicWorkflow(dynamic, workflow.DynamicRegisterOptions{})
 }
 

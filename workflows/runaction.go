@@ -17,6 +17,9 @@ func RunAction(ctx workflow.Context, req plan.Request) (*plan.Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.planner = func(a *action) (string, any) {
+		return plan.ActivityPlan, plan.PlanInput{Request: a.req, Run: a.self, Time: a.start}
+	}
 	return a.run(ctx)
 }
 
@@ -28,6 +31,10 @@ type action struct {
 	plan  plan.Plan
 	ops   *operator
 	attrs attributes
+	// planner names the activity that makes the plan, and its input.
+	planner func(*action) (activity string, input any)
+	meeting *meeting // of the freezes that are held together
+	members []member // whose actions are over
 
 	state   string
 	waiting string
@@ -124,9 +131,9 @@ func (a *action) work(ctx workflow.Context) error {
 // makePlan asks a worker that serves the target for the plan, and takes in
 // what the engine needs of it. What the run uses is in its history from here.
 func (a *action) makePlan(ctx workflow.Context) error {
-	in := plan.PlanInput{Request: a.req, Run: a.self, Time: a.start}
 	var out plan.PlanOutput
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, quick(a.req.Target, "plan "+a.req.Blueprint+"."+a.req.Action)), plan.ActivityPlan, in).Get(ctx, &out)
+	name, in := a.planner(a)
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, quick(a.req.Target, "plan "+a.req.Blueprint+"."+a.req.Action)), name, in).Get(ctx, &out)
 	a.plan = out.Plan
 	if err != nil {
 		a.plan.Blueprint, a.plan.Action, a.plan.Target = a.req.Blueprint, a.req.Action, a.req.Target
@@ -178,7 +185,7 @@ func (a *action) record(ctx workflow.Context) error {
 		ctx = workflow.WithActivityOptions(ctx, quick(a.plan.Target, "forget "+a.plan.Scope.RestorePoint.ID))
 		return workflow.ExecuteActivity(ctx, plan.ActivityForget, a.plan.Scope.RestorePoint).Get(ctx, nil)
 	}
-	if len(a.plan.Artifacts) == 0 {
+	if len(a.plan.Artifacts) == 0 && a.plan.Application == nil {
 		return nil
 	}
 	ctx = workflow.WithActivityOptions(ctx, quick(a.plan.Target, "output artifacts"))
@@ -199,6 +206,10 @@ func (a *action) record(ctx workflow.Context) error {
 		}
 	}
 	rp.Consistent, rp.Consistency = a.consistency()
+	if a.plan.Application != nil {
+		rp.Application = a.application()
+		rp.Consistent, rp.Consistency = a.consistentTogether(rp.Application)
+	}
 	ctx = workflow.WithActivityOptions(ctx, quick(a.plan.Target, "restore point "+rp.ID))
 	if err := workflow.ExecuteActivity(ctx, plan.ActivityRecord, rp).Get(ctx, &rp); err != nil {
 		return err

@@ -12,6 +12,9 @@ const (
 	ActivityArtifacts = "Artifacts" // ArtifactsInput -> map[string]Artifact
 	ActivityRecord    = "Record"    // RestorePoint -> RestorePoint
 	ActivityForget    = "Forget"    // RestorePointRef -> nothing; its data is gone already
+
+	ActivityPlanApplication = "PlanApplication" // ApplicationInput -> PlanOutput
+	ActivityPlanRestore     = "PlanRestore"     // RestoreInput -> PlanOutput
 )
 
 // Run names the run that a call belongs to. ID is the workflow id and
@@ -93,6 +96,9 @@ type FreezeInput struct {
 	When    string            `json:"when,omitempty"` // CEL; false: nothing is frozen
 	Scope   Scope             `json:"scope"`
 	Results map[string]Result `json:"results,omitempty"`
+	// Join, where not nil: the freeze meets others, once it is in effect and
+	// once its own cuts are made.
+	Join *Join `json:"join,omitempty"`
 	// Session is the workflow id of the session that owns the freeze.
 	Session string `json:"session,omitempty"`
 	// Attributes: the namespace has Thaw's search attributes.

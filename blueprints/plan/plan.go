@@ -107,6 +107,9 @@ type Request struct {
 
 	// Plan asks for the plan only: nothing is locked, written or started.
 	Plan bool `json:"plan,omitempty"`
+	// Join makes the action's freeze meet those of other runs. It is set by
+	// the run that starts them, not by a person.
+	Join *Join `json:"join,omitempty"`
 	// RequestedBy is the person who asks; four-eyes approvals exclude them.
 	RequestedBy string `json:"requestedBy,omitempty"`
 	// Approval asks for a person's yes to the plan before anything is done.
@@ -147,6 +150,8 @@ type Plan struct {
 	// Artifacts are the templates of the output artifacts.
 	Artifacts map[string]Artifact `json:"artifacts,omitempty"`
 	Warnings  []string            `json:"warnings,omitempty"`
+	// Application that is backed up, in a plan of BackupApplication.
+	Application *Application `json:"application,omitempty"`
 }
 
 // Scope is what templates may see, beside the outputs of phases: references
@@ -190,11 +195,13 @@ type Phase struct {
 	Needs      []string             `json:"needs,omitempty"` // names; set for every phase: a chain where the author gave none
 	Idempotent bool                 `json:"idempotent,omitempty"`
 	Reattach   bool                 `json:"reattach,omitempty"` // see catalogue.Function
-	Person     bool                 `json:"person,omitempty"` // waits for a person: the engine asks
+	Person     bool                 `json:"person,omitempty"`   // waits for a person: the engine asks
 	// Skip is set by a person's skip of a phase inside a freeze: the reason.
 	Skip       string  `json:"skip,omitempty"`
 	Compensate *Phase  `json:"compensate,omitempty"`
 	Freeze     *Freeze `json:"freeze,omitempty"`
+	// Together runs other actions, and its phases while all of them are frozen.
+	Together *Together `json:"together,omitempty"`
 }
 
 // Retry says when a failed attempt is followed by another.
@@ -245,6 +252,11 @@ func (p *Plan) Walk(f func(*Phase)) {
 				visit(&ph.Freeze.Phases[i])
 			}
 			visit(&ph.Freeze.Undo)
+		}
+		if ph.Together != nil {
+			for i := range ph.Together.Phases {
+				visit(&ph.Together.Phases[i])
+			}
 		}
 	}
 	for i := range p.Phases {

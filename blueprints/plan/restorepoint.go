@@ -21,6 +21,8 @@ type RestorePoint struct {
 	Options         Values               `json:"options,omitempty"`
 	Secrets         map[string]Reference `json:"secrets,omitempty"`
 	Artifacts       map[string]Artifact  `json:"artifacts,omitempty"`
+	// Application, where the restore point is that of one.
+	Application *Application `json:"application,omitempty"`
 	// Consistent only with proof: every freeze proven, at least one cut in it,
 	// no cut outside.
 	Consistent  bool           `json:"consistent"`
