@@ -51,7 +51,7 @@ func createCSISnapshot(c *cluster.Cluster) function.Function {
 			volumeRule("get"),
 			{Group: snapshotv1.GroupName, Resources: []string{"volumesnapshotclasses"}, Verbs: []string{"list"}, Cluster: true},
 			snapshotRule("get", "list", "watch", "create", "delete"),
-			contentRule("get", "list", "watch", "patch"),
+			contentRule("get", "list", "watch", "patch", "delete"),
 		},
 	}, func(ctx context.Context, env *function.Env, a createArgs) (function.Act, func(), error) {
 		if err := c.Need(); err != nil {
@@ -255,20 +255,37 @@ func (v *Volume) forget(ctx context.Context, c *cluster.Cluster, env *function.E
 	return why
 }
 
-// dropStatic deletes the two objects of an import that this call made.
+// dropStatic deletes the two objects of an import that this call made. Both are
+// asked to go before either is waited for: a claim that was being made of the
+// snapshot may hold it for minutes, and nobody asks later.
 func (v *Volume) dropStatic(ctx context.Context, c *cluster.Cluster, env *function.Env) error {
-	uid, err := dismiss(ctx, c, env, v.Namespace, v.Snapshot, func(o metav1.Object) bool { return cluster.MadeBy(o, env.Key) })
+	mine := func(o metav1.Object) bool { return cluster.MadeBy(o, env.Key) }
+	uid, err := dismiss(ctx, c, env, v.Namespace, v.Snapshot, mine)
 	if err != nil {
 		return err
+	}
+	content, err := getContent(ctx, c, env, v.Content)
+	if err != nil {
+		return err
+	}
+	if content != nil && mine(content) {
+		err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
+			return c.Snapshots.SnapshotV1().VolumeSnapshotContents().Delete(ctx, content.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &content.UID}})
+		})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
 	}
 	if uid != "" {
 		if err := gone(ctx, c, env, v.Namespace, v.Snapshot, uid); err != nil {
 			return err
 		}
 	}
-	content, err := getContent(ctx, c, env, v.Content)
-	if err != nil || content == nil || !cluster.MadeBy(content, env.Key) {
+	if content == nil || !mine(content) {
+		return nil
+	}
+	if content, err = getContent(ctx, c, env, v.Content); err != nil || content == nil {
 		return err
 	}
-	return v.dropContent(ctx, c, env)
+	return endContent(ctx, c, env, content)
 }

@@ -61,10 +61,10 @@ func cutVolumes(c *cluster.Cluster) function.Function {
 			{Group: "apps", Resources: []string{"statefulsets", "deployments"}, Verbs: []string{"get"}},
 			{Group: snapshotv1.GroupName, Resources: []string{"volumesnapshotclasses"}, Verbs: []string{"list"}, Cluster: true},
 			snapshotRule("get", "list", "watch", "create", "delete"),
-			contentRule("get", "list", "watch", "patch"),
+			contentRule("get", "list", "watch", "patch", "delete"),
 			{Group: groupName, Resources: []string{"volumegroupsnapshotclasses"}, Verbs: []string{"list"}, Cluster: true},
 			{Group: groupName, Resources: []string{"volumegroupsnapshots"}, Verbs: []string{"get", "list", "watch", "create", "delete"}},
-			{Group: groupName, Resources: []string{"volumegroupsnapshotcontents"}, Verbs: []string{"get", "list", "watch", "patch"}, Cluster: true},
+			{Group: groupName, Resources: []string{"volumegroupsnapshotcontents"}, Verbs: []string{"get", "list", "watch", "patch", "delete"}, Cluster: true},
 		},
 	}, func(ctx context.Context, env *function.Env, a cutArgs) (function.Act, func(), error) {
 		if err := c.Need(); err != nil {

@@ -37,7 +37,7 @@ func deleteSnapshots(c *cluster.Cluster) function.Function {
 			snapshotRule("get", "list", "watch", "delete"),
 			contentRule("get", "list", "watch", "patch", "delete"),
 			{Group: groupName, Resources: []string{"volumegroupsnapshots"}, Verbs: []string{"get", "list", "watch", "delete"}},
-			{Group: groupName, Resources: []string{"volumegroupsnapshotcontents"}, Verbs: []string{"get", "patch"}, Cluster: true},
+			{Group: groupName, Resources: []string{"volumegroupsnapshotcontents"}, Verbs: []string{"get", "list", "watch", "patch", "delete"}, Cluster: true},
 		},
 	}, func(ctx context.Context, env *function.Env, a deleteArgs) (function.Act, func(), error) {
 		if err := c.Need(); err != nil {
@@ -87,12 +87,12 @@ func remove(ctx context.Context, c *cluster.Cluster, env *function.Env, volumes 
 		if !asked[i] {
 			continue
 		}
-		if err := gone(ctx, c, env, v.Namespace, v.Snapshot, ""); err != nil {
-			errs = append(errs, err)
-			continue
+		err := gone(ctx, c, env, v.Namespace, v.Snapshot, "")
+		if err == nil {
+			err = v.dropContent(ctx, c, env)
 		}
-		if err := v.dropContent(ctx, c, env); err != nil {
-			errs = append(errs, fmt.Errorf("VolumeSnapshotContent %s: %w", v.Content, err))
+		if err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return together(errs)
@@ -129,14 +129,42 @@ func (v *Volume) dropContent(ctx context.Context, c *cluster.Cluster, env *funct
 	if ref := content.Spec.VolumeSnapshotRef; ref.Namespace != v.Namespace || ref.Name != v.Snapshot {
 		return nil
 	}
-	if err := unretain(ctx, c, env, content); err != nil {
+	return endContent(ctx, c, env, content)
+}
+
+// vanish waits until a snapshot is gone, and makes sure that its content goes
+// too: the controllers let one go its own way, where the snapshot is deleted
+// before its status names the content, and it would be cut all the same.
+func vanish(ctx context.Context, c *cluster.Cluster, env *function.Env, namespace, name string, uid types.UID) error {
+	if err := gone(ctx, c, env, namespace, name, uid); err != nil {
 		return err
 	}
-	err = cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
-		return c.Snapshots.SnapshotV1().VolumeSnapshotContents().Delete(ctx, content.Name, metav1.DeleteOptions{})
-	})
-	if err != nil && !apierrors.IsNotFound(err) {
+	content, err := getContent(ctx, c, env, "snapcontent-"+string(uid))
+	if err != nil || content == nil {
 		return err
+	}
+	return endContent(ctx, c, env, content)
+}
+
+// endContent deletes the content of a snapshot that is gone. The driver's
+// sidecar lets go of it only where it is told that the snapshot is deleted.
+func endContent(ctx context.Context, c *cluster.Cluster, env *function.Env, content *snapshotv1.VolumeSnapshotContent) error {
+	api := c.Snapshots.SnapshotV1().VolumeSnapshotContents()
+	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]any{beingDeleted: "yes"}}}
+	if content.Spec.Source.VolumeHandle != nil { // taken for it; else the storage had it before
+		patch["spec"] = map[string]any{"deletionPolicy": snapshotv1.VolumeSnapshotContentDelete}
+	}
+	err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
+		if _, err := api.Patch(ctx, content.Name, types.MergePatchType, merge(patch), metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		return api.Delete(ctx, content.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &content.UID}})
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("VolumeSnapshotContent %s: %w", content.Name, err)
 	}
 	return goneOf(ctx, c, env, contentResource, "", content.Name, content.UID)
 }

@@ -346,7 +346,7 @@ func (g *group) release(t *cut) {
 // dismiss asks for the deletion of a group and of all its members, in the
 // storage too.
 func (g *groupAPI) dismiss(ctx context.Context, env *function.Env, o *unstructured.Unstructured) error {
-	if content, _, _ := unstructured.NestedString(o.Object, "status", "boundVolumeGroupSnapshotContentName"); content != "" {
+	if content := groupContentOf(o); content != "" {
 		api := g.c.Dynamic.Resource(g.resource("volumegroupsnapshotcontents"))
 		had, err := get(ctx, env, func(ctx context.Context) (*unstructured.Unstructured, error) {
 			return api.Get(ctx, content, metav1.GetOptions{})
@@ -377,6 +377,46 @@ func (g *groupAPI) dismiss(ctx context.Context, env *function.Env, o *unstructur
 		return nil
 	}
 	return err
+}
+
+// groupContentOf names the content of a group: the controller's name for it is
+// fixed.
+func groupContentOf(o *unstructured.Unstructured) string {
+	if name, _, _ := unstructured.NestedString(o.Object, "status", "boundVolumeGroupSnapshotContentName"); name != "" {
+		return name
+	}
+	return "groupsnapcontent-" + string(o.GetUID())
+}
+
+// groupBeingDeleted is to the content of a group what beingDeleted is to that
+// of a snapshot.
+const groupBeingDeleted = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-being-deleted"
+
+// vanish waits until a group is gone, and makes sure that its content goes
+// too. The controller forgets one that the status of the group did not name
+// yet: the driver would be asked for it again and again, and cut it at last.
+func (g *groupAPI) vanish(ctx context.Context, env *function.Env, namespace, name string, uid types.UID) error {
+	if err := goneOf(ctx, g.c, env, g.resource("volumegroupsnapshots"), namespace, name, uid); err != nil {
+		return err
+	}
+	api, content := g.c.Dynamic.Resource(g.resource("volumegroupsnapshotcontents")), "groupsnapcontent-"+string(uid)
+	patch := merge(map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{groupBeingDeleted: "yes"}},
+		"spec":     map[string]any{"deletionPolicy": snapshotv1.VolumeSnapshotContentDelete},
+	})
+	err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
+		if _, err := api.Patch(ctx, content, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		return api.Delete(ctx, content, metav1.DeleteOptions{})
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("VolumeGroupSnapshotContent %s: %w", content, err)
+	}
+	return goneOf(ctx, g.c, env, g.resource("volumegroupsnapshotcontents"), "", content, "")
 }
 
 // removeGroup deletes a group with its members, and waits until they are gone.
@@ -415,7 +455,7 @@ func removeGroup(ctx context.Context, c *cluster.Cluster, env *function.Env, at 
 		if err := g.dismiss(ctx, env, o); err != nil {
 			return err
 		}
-		if err := goneOf(ctx, c, env, g.resource("volumegroupsnapshots"), at.Namespace, at.Name, o.GetUID()); err != nil {
+		if err := g.vanish(ctx, env, at.Namespace, at.Name, o.GetUID()); err != nil {
 			return err
 		}
 	}

@@ -123,6 +123,20 @@ func keep(ctx context.Context, c *cluster.Cluster, env *function.Env, pvc *corev
 // already is a success. The claim that took its place is deleted, if that is
 // the one that the same call made, and no pod uses it.
 func (r Replaced) putBack(ctx context.Context, c *cluster.Cluster, env *function.Env) error {
+	// First of all: is there something to put back? What took its place is
+	// deleted only then.
+	if r.Volume != "" {
+		pv, err := getVolume(ctx, c, env, r.Volume)
+		if err != nil {
+			return err
+		}
+		if pv == nil || pv.DeletionTimestamp != nil {
+			return fault.New(fault.Permanent, "%s: the volume is gone; nothing was changed", r)
+		}
+		if ref := pv.Spec.ClaimRef; ref != nil && (ref.Namespace != r.Namespace || ref.Name != r.PVC) {
+			return fault.New(fault.Permanent, "%s: the volume belongs to claim %s/%s by now; nothing was changed", r, ref.Namespace, ref.Name)
+		}
+	}
 	now, err := getClaim(ctx, c, env, r.at())
 	if err != nil {
 		return err
@@ -133,17 +147,9 @@ func (r Replaced) putBack(ctx context.Context, c *cluster.Cluster, env *function
 		}
 		now = nil
 	}
-	if r.Volume != "" {
-		pv, err := getVolume(ctx, c, env, r.Volume)
-		switch {
-		case err != nil:
+	if r.Volume != "" && now == nil {
+		if err := r.free(ctx, c, env); err != nil {
 			return err
-		case pv == nil:
-			return fault.New(fault.Permanent, "%s: the volume is gone", r)
-		case now == nil:
-			if err := r.free(ctx, c, env, pv); err != nil {
-				return err
-			}
 		}
 	}
 	if now == nil {
@@ -170,11 +176,7 @@ func (r Replaced) putBack(ctx context.Context, c *cluster.Cluster, env *function
 }
 
 // free lets the former claim, and no other, have the volume again.
-func (r Replaced) free(ctx context.Context, c *cluster.Cluster, env *function.Env, pv *corev1.PersistentVolume) error {
-	ref := pv.Spec.ClaimRef
-	if ref != nil && (ref.Namespace != r.Namespace || ref.Name != r.PVC) {
-		return fault.New(fault.Permanent, "%s: the volume belongs to claim %s/%s by now", r, ref.Namespace, ref.Name)
-	}
+func (r Replaced) free(ctx context.Context, c *cluster.Cluster, env *function.Env) error {
 	return wrap("free "+r.String(), patchVolume(ctx, c, env, r.Volume, map[string]any{"spec": map[string]any{"claimRef": map[string]any{
 		"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": r.Namespace, "name": r.PVC, "uid": nil, "resourceVersion": nil,
 	}}}))

@@ -22,9 +22,10 @@ import (
 
 const (
 	// inWindow is how long a failed cut may take, while the database is still
-	// frozen, to ask for the deletion of what it made. What is asked for goes
-	// on after the thaw.
+	// frozen, to delete what it made. It goes on with that after the thaw.
 	inWindow = 100 * time.Millisecond
+	// afterThaw is how long it goes on: the report of the freeze waits for it.
+	afterThaw = 5 * time.Second
 	// afterwards is how long it may take where nothing is frozen.
 	afterwards = time.Minute
 )
@@ -338,7 +339,7 @@ func (t *cut) leftovers() []leftover {
 			fmt.Sprintf("VolumeGroupSnapshot %s/%s", t.namespace, g.name),
 			func(ctx context.Context) (types.UID, error) { return g.remove(ctx, t) },
 			func(ctx context.Context, uid types.UID) error {
-				return goneOf(ctx, t.c, t.env, g.resource("volumegroupsnapshots"), t.namespace, g.name, uid)
+				return g.vanish(ctx, t.env, t.namespace, g.name, uid)
 			},
 		}}
 	}
@@ -350,7 +351,7 @@ func (t *cut) leftovers() []leftover {
 				return dismiss(ctx, t.c, t.env, p.Namespace, p.Snapshot, func(o metav1.Object) bool { return cluster.MadeBy(o, t.env.Key) })
 			},
 			func(ctx context.Context, uid types.UID) error {
-				return gone(ctx, t.c, t.env, p.Namespace, p.Snapshot, uid)
+				return vanish(ctx, t.c, t.env, p.Namespace, p.Snapshot, uid)
 			},
 		})
 	}
@@ -359,15 +360,14 @@ func (t *cut) leftovers() []leftover {
 
 // takeBack deletes what a failed cut made, and returns what is not known to be
 // gone when it has to return. Where nothing is frozen it waits for that; in a
-// freeze it asks for the deletion, and goes on with that until release if it
-// must: a database is not kept frozen for it.
+// freeze it asks for the deletion, and goes on until release: a database is
+// not kept frozen for it.
 func (t *cut) takeBack(ctx context.Context) (left []string) {
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	frozen := t.env.Token != ""
-	patience := afterwards
-	if frozen {
-		patience = inWindow
+	patience, limit := afterwards, afterwards
+	if t.env.Token != "" {
+		patience, limit = inWindow, afterThaw
 	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	var mu sync.Mutex
 	open := map[string]string{}
 	say := func(name, what string) {
@@ -382,17 +382,12 @@ func (t *cut) takeBack(ctx context.Context) (left []string) {
 		say(l.name, "its deletion is not confirmed")
 		all.Go(func() {
 			uid, err := l.ask(own)
-			switch {
-			case err == nil && uid == "":
-				say(l.name, "")
-			case err == nil && frozen:
+			if err == nil && uid != "" {
 				say(l.name, "being deleted")
-			case err == nil:
-				if err = l.gone(own, uid); err == nil {
-					say(l.name, "")
-				}
+				err = l.gone(own, uid)
 			}
 			if err == nil {
+				say(l.name, "")
 				return
 			}
 			say(l.name, err.Error())
