@@ -113,12 +113,19 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, err
 	if err != nil {
 		return nil, err
 	}
+	named, err := secretsOf(&c, p)
+	if err != nil {
+		return nil, fmt.Errorf("phase %s: %w", c.Phase.Name, err)
+	}
 	env := &function.Env{
 		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c, bi.token), Token: bi.token, MaxFreeze: bi.maxFreeze,
 		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint, Claims: claims(c.Scope.Workload),
 		Redact:  e.redact.Text,
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
-		Secrets: secret.Of{Store: e.cfg.Secrets, Names: c.Scope.Secrets}, Holds: e.holds, StateDir: e.cfg.StateDir,
+		Secrets: secret.Of{Store: e.cfg.Secrets, Names: named}, Holds: e.holds, StateDir: e.cfg.StateDir,
+	}
+	if e.cfg.Cluster != nil {
+		env.Lookup = e.cfg.Cluster.Lookup
 	}
 	if pod := c.Scope.Pod; pod != nil {
 		env.Pod = function.PodDefaults{Override: pod.Override, Labels: pod.Labels, Annotations: pod.Annotations}

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	"thaw/blueprints/plan"
@@ -90,4 +91,28 @@ func secretOf(ref plan.Reference, data map[string][]byte) render.Secret {
 
 func configMapOf(ref plan.Reference, data map[string]string) render.ConfigMap {
 	return render.ConfigMap{Meta: render.Meta{Name: ref.Name, Namespace: ref.Namespace}, Data: data}
+}
+
+// secretsOf are the secrets that a call may name: those of the run, and those
+// that its phase names in objects.
+func secretsOf(c *plan.Call, p *render.Params) (map[string]plan.Reference, error) {
+	if len(c.Phase.Objects) == 0 {
+		return c.Scope.Secrets, nil
+	}
+	start := *p
+	start.Phases = map[string]*render.Phase{}
+	objects, err := render.References(c.Phase.Objects, &start, render.Options{})
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(c.Scope.Secrets)
+	if all == nil {
+		all = map[string]plan.Reference{}
+	}
+	for n, ref := range objects {
+		if !strings.EqualFold(ref.Kind, "configmap") {
+			all[n] = ref
+		}
+	}
+	return all, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	snapshots "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -45,6 +46,8 @@ type Cluster struct {
 	Namespace string
 
 	mapper meta.ResettableRESTMapper
+	// addresses that Lookup found, by name.
+	addresses sync.Map
 }
 
 // agent is what API servers write into their audit logs.

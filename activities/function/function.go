@@ -44,6 +44,10 @@ type Env struct {
 	StateDir string
 	// Heartbeat tells people how far a long call is; it may be called often.
 	Heartbeat func(note string)
+	// Lookup resolves a host's name to addresses: those of a cluster's services
+	// and pods, which the worker's own resolver may not know, too. Nil: by the
+	// worker's resolver alone.
+	Lookup func(ctx context.Context, host string) ([]string, error)
 	// Pod is what the run's input says of the pods that its calls make.
 	Pod PodDefaults
 	// Claims of the target at the start of the run, with the paths where its

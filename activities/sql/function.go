@@ -18,7 +18,9 @@ type Connection struct {
 	Driver      string `arg:"driver,required" enum:"postgres|mysql|mariadb|sqlite" doc:"postgres, mysql (MariaDB too), or sqlite"`
 	Address     string `arg:"address,required" doc:"host:port, a unix socket's path, or the database file (sqlite)"`
 	Database    string `arg:"database" doc:"name of the database to connect to; not for sqlite"`
-	Credentials string `arg:"credentials" doc:"name under which the run gave the secret (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
+	Credentials string `arg:"credentials" doc:"name of a secret that the run gives, or the phase names in objects (keys: username, password; optional sslmode as in libpq, and ca, a PEM bundle); without it the server must trust the worker's user"`
+	Username    string `arg:"username" doc:"user, where the secret has no key username"`
+	PasswordKey string `arg:"passwordKey" default:"password" doc:"key of the secret that holds the password"`
 }
 
 type statementsArgs struct {

@@ -42,6 +42,9 @@ func newMySQL(t target) (*mysql, error) {
 	if err != nil {
 		return nil, fault.New(fault.User, "connect to mysql at %q: %w; give host:port, or a socket's path", t.address, err)
 	}
+	if t.lookup != nil && c.Net == "tcp" {
+		c.DialFunc = t.dial
+	}
 	mode, ca := string(t.secret["sslmode"]), t.secret["ca"]
 	switch {
 	case c.Net == "unix" || mode == "disable":
@@ -61,6 +64,26 @@ func newMySQL(t target) (*mysql, error) {
 		return nil, fault.New(fault.User, "connect to mysql at %s: the secret's key sslmode is none of disable, prefer, require, verify-ca, verify-full", t.address)
 	}
 	return &mysql{target: t, config: c}, nil
+}
+
+// dial tries the addresses that the lookup gives, in turn.
+func (t target) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := t.lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	err = fmt.Errorf("%s has no address", host)
+	for _, a := range addresses {
+		var conn net.Conn
+		if conn, err = (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(a, port)); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 func (m *mysql) open(ctx context.Context) (*mysqlSession, error) {

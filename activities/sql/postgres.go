@@ -66,6 +66,9 @@ func newPostgres(t target) (*postgres, error) {
 		return nil, fault.New(fault.User, "connect to postgres at %s: settings: %w", t.address, err)
 	}
 	c.Password = string(t.secret["password"])
+	if t.lookup != nil && !strings.HasPrefix(host, "/") {
+		c.LookupFunc = t.lookup
+	}
 	if len(ca) > 0 && c.TLSConfig != nil {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(ca) {

@@ -8,6 +8,7 @@ package sql
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 	"time"
@@ -71,6 +72,7 @@ type target struct {
 	driver, address, name string
 	secret                map[string][]byte
 	stateDir              string
+	lookup                func(ctx context.Context, host string) ([]string, error) // may be nil
 }
 
 const (
@@ -80,7 +82,7 @@ const (
 
 // open checks arguments and resolves the secret; it connects to nothing.
 func open(ctx context.Context, env *function.Env, c Connection) (database, error) {
-	t := target{driver: strings.ToLower(c.Driver), address: c.Address, name: c.Database, stateDir: env.StateDir}
+	t := target{driver: strings.ToLower(c.Driver), address: c.Address, name: c.Database, stateDir: env.StateDir, lookup: env.Lookup, secret: map[string][]byte{}}
 	if c.Address == "" {
 		return nil, fault.New(fault.User, "connect to %s: address is empty; give %s", c.Driver, docAddress)
 	}
@@ -89,7 +91,17 @@ func open(ctx context.Context, env *function.Env, c Connection) (database, error
 		if err != nil {
 			return nil, fmt.Errorf("connect to %s at %s: credentials %q: %w", c.Driver, c.Address, c.Credentials, err)
 		}
-		t.secret = secret
+		maps.Copy(t.secret, secret)
+		if c.PasswordKey != "" && c.PasswordKey != "password" {
+			password, ok := secret[c.PasswordKey]
+			if !ok {
+				return nil, fault.New(fault.User, "connect to %s at %s: credentials %q: the secret has no key %q", c.Driver, c.Address, c.Credentials, c.PasswordKey)
+			}
+			t.secret["password"] = password
+		}
+	}
+	if c.Username != "" && len(t.secret["username"]) == 0 {
+		t.secret["username"] = []byte(c.Username)
 	}
 	switch t.driver {
 	case "postgres":

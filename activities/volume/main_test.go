@@ -85,7 +85,7 @@ func volumesOf(t *testing.T, out function.Outputs) []Volume {
 }
 
 // claim makes a claim, and waits until it is bound.
-func claim(t *testing.T, c *cluster.Cluster, namespace, name string) {
+func claim(t testing.TB, c *cluster.Cluster, namespace, name string) {
 	t.Helper()
 	class := testcluster.StorageClass
 	_, err := c.Kube.CoreV1().PersistentVolumeClaims(namespace).Create(t.Context(), &corev1.PersistentVolumeClaim{
@@ -246,7 +246,7 @@ func nothingLeft(t *testing.T, c *cluster.Cluster, namespace string) {
 	}
 }
 
-func bind(ctx context.Context, t *testing.T, c *cluster.Cluster, env *function.Env, name string, args map[string]any) (function.Act, func()) {
+func bind(ctx context.Context, t testing.TB, c *cluster.Cluster, env *function.Env, name string, args map[string]any) (function.Act, func()) {
 	t.Helper()
 	for _, f := range Functions(c) {
 		if f.Name == name {

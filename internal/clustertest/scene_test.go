@@ -75,6 +75,9 @@ func (s *scene) run(req plan.Request) *plan.Outcome {
 	s.t.Helper()
 	out, err := s.await(s.start(req))
 	require.NoError(s.t, err)
+	for _, p := range out.Phases {
+		s.t.Logf("%s: %s %s took %s", req.Action, p.Name, p.Func, p.Ended.Sub(p.Started).Round(time.Millisecond))
+	}
 	return out
 }
 

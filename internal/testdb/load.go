@@ -17,6 +17,8 @@ type Load struct {
 	failed  atomic.Int64
 	last    atomic.Int64 // unix nanoseconds of the last commit
 	lastErr atomic.Pointer[error]
+	mu      sync.Mutex
+	times   []time.Time // of each commit
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 }
@@ -33,6 +35,18 @@ func (l *Load) Failed() (int64, error) {
 		return l.failed.Load(), *e
 	}
 	return l.failed.Load(), nil
+}
+
+// CommitsUntil is how many transactions had been answered by then.
+func (l *Load) CommitsUntil(t time.Time) (n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, at := range l.times {
+		if !at.After(t) {
+			n++
+		}
+	}
+	return n
 }
 
 // Stop ends the load and waits for its writers.
@@ -88,7 +102,11 @@ func (l *Load) write(ctx context.Context, db *sql.DB, writer int) {
 		case ctx.Err() != nil:
 		case err == nil:
 			l.commits.Add(1)
-			l.last.Store(time.Now().UnixNano())
+			now := time.Now()
+			l.last.Store(now.UnixNano())
+			l.mu.Lock()
+			l.times = append(l.times, now)
+			l.mu.Unlock()
 		default:
 			l.failed.Add(1)
 			l.lastErr.Store(&err)
