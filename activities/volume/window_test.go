@@ -71,7 +71,7 @@ func BenchmarkCut(b *testing.B) {
 				claim(b, c, ns, pvcs[i])
 			}
 			var ours, plains []time.Duration
-			for i := range 15 {
+			for i := range 7 {
 				ctx, cancel := context.WithTimeout(b.Context(), testcluster.Wait)
 				first := func() {
 					env := frozen(ns)
