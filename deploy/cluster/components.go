@@ -72,16 +72,11 @@ func (p paths) components(o options) ([]component, error) {
 	}
 	etcdURL, peerURL := "https://127.0.0.1:"+etcdPort, "http://127.0.0.1:"+etcdPeer
 	etcd := component{name: "etcd", binary: lookup("etcd"), ready: listening("127.0.0.1:" + etcdPort), args: []string{
-		"--name=thaw", "--data-dir=" + p.in("etcd"), "--unsafe-no-fsync",
+		"--name=thaw", "--data-dir=" + p.in("etcd"),
 		"--listen-client-urls=" + etcdURL, "--advertise-client-urls=" + etcdURL,
 		"--listen-peer-urls=" + peerURL, "--initial-advertise-peer-urls=" + peerURL, "--initial-cluster=thaw=" + peerURL,
 		"--cert-file=" + p.cert("etcd"), "--key-file=" + p.key("etcd"), "--client-cert-auth", "--trusted-ca-file=" + p.cert("etcd-ca"),
 	}}
-	// Debian's etcd is older than the flag: a test cluster need not survive the
-	// machine's power loss, only its processes'.
-	if out, _ := exec.Command(etcd.binary, "--help").CombinedOutput(); !strings.Contains(string(out), "unsafe-no-fsync") {
-		etcd.args = append(etcd.args[:2:2], etcd.args[3:]...)
-	}
 	apiserver := kube("kube-apiserver",
 		"--advertise-address="+nodeIP, "--bind-address="+nodeIP, "--secure-port="+apiPort, "--service-cluster-ip-range="+svcRange,
 		"--etcd-servers="+etcdURL, "--etcd-cafile="+p.cert("etcd-ca"), "--etcd-certfile="+p.cert("apiserver-etcd"), "--etcd-keyfile="+p.key("apiserver-etcd"),

@@ -162,10 +162,8 @@ func (p paths) install(ctx context.Context) error {
 	if _, err := p.kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", shipped); err != nil {
 		return fmt.Errorf("install what the modules ship: %w", err)
 	}
-	if _, err := p.kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "-f", shipped, "--ignore-not-found"); err != nil {
-		if _, err := p.kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"); err != nil {
-			return fmt.Errorf("install the snapshot types: %w", err)
-		}
+	if _, err := p.kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"); err != nil {
+		return fmt.Errorf("install the snapshot types: %w", err)
 	}
 	var text strings.Builder
 	err := fs.WalkDir(manifests, ".", func(path string, e fs.DirEntry, err error) error {
