@@ -16,6 +16,9 @@ const (
 	AnnotationCall = "thaw.dev/call"
 	// AnnotationRun is the workflow id of the run that made it.
 	AnnotationRun = "thaw.dev/run"
+	// AnnotationRunID is that run's own id (plan.Run.Original): a workflow id
+	// may be used again, and what an earlier run made is not a later one's.
+	AnnotationRunID = "thaw.dev/run-id"
 )
 
 // Mark puts Thaw's marks on an object that is about to be made.

@@ -85,7 +85,7 @@ func (s claimSpec) claim() *corev1.PersistentVolumeClaim {
 // makeClaim creates a claim, or finds the one that another attempt of the call
 // created.
 func makeClaim(ctx context.Context, c *cluster.Cluster, env *function.Env, pvc *corev1.PersistentVolumeClaim) (*corev1.PersistentVolumeClaim, error) {
-	cluster.Mark(pvc, env.Key, env.Run.ID)
+	mark(pvc, env)
 	at := types.NamespacedName{Namespace: pvc.Namespace, Name: pvc.Name}
 	api := c.Kube.CoreV1().PersistentVolumeClaims(pvc.Namespace)
 	made, err := get(ctx, env, func(ctx context.Context) (*corev1.PersistentVolumeClaim, error) {

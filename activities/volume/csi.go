@@ -201,7 +201,7 @@ func (v *Volume) makeStatic(ctx context.Context, c *cluster.Cluster, env *functi
 	if v.temporary {
 		content.Labels = map[string]string{labelTemporary: "true"}
 	}
-	cluster.Mark(content, env.Key, env.Run.ID)
+	mark(content, env)
 	api := c.Snapshots.SnapshotV1().VolumeSnapshotContents()
 	err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
 		_, err := api.Create(ctx, content, metav1.CreateOptions{})
@@ -228,7 +228,7 @@ func (v *Volume) makeStatic(ctx context.Context, c *cluster.Cluster, env *functi
 	if v.temporary {
 		s.Labels = map[string]string{labelTemporary: "true"}
 	}
-	cluster.Mark(s, env.Key, env.Run.ID)
+	mark(s, env)
 	_, err = ensure(ctx, c, env, s)
 	return err
 }

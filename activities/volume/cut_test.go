@@ -290,6 +290,28 @@ func TestDeleteSnapshotsDeletesWhatIsRetained(t *testing.T) {
 	clear()
 }
 
+// A worker that died in a cut told nobody of it: the compensation finds what
+// the run made, and only that, though the workflow id was used before.
+func TestDeleteSnapshotsFindsWhatTheRunMade(t *testing.T) {
+	t.Parallel()
+	for name, group := range map[string]string{"one snapshot a volume": "none", "a group": ""} {
+		t.Run(name, func(t *testing.T) {
+			c := testcluster.Open(t)
+			ns := testcluster.Namespace(t, c)
+			claim(t, c, ns, "data-0")
+			claim(t, c, ns, "data-1")
+			out := mustCall(t, c, newEnv(ns), "CutVolumes", map[string]any{"groupSnapshotClass": group})
+			mustCall(t, c, newEnv(ns), "WaitSnapshotsReady", map[string]any{"volumes": out["volumes"]})
+			later := newEnv(ns)
+			later.Run.Original = "r2"
+			mustCall(t, c, later, "DeleteSnapshots", nil)
+			assert.Len(t, snapshotsOf(t, c, ns), 2, "an earlier run's of the same workflow id")
+			mustCall(t, c, newEnv(ns), "DeleteSnapshots", map[string]any{"volumes": ""})
+			nothingLeft(t, c, ns)
+		})
+	}
+}
+
 // A snapshot of the same name that is not the one that was cut stays.
 func TestDeleteSnapshotsKeepsWhatIsNotMeant(t *testing.T) {
 	t.Parallel()

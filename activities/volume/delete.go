@@ -20,11 +20,13 @@ import (
 )
 
 type deleteArgs struct {
-	Volumes any `arg:"volumes,required" type:"object" doc:"what CutVolumes or WaitSnapshotsReady put out; also the output temporary of RestoreVolumes"`
+	Volumes   any    `arg:"volumes" type:"object" doc:"what CutVolumes or WaitSnapshotsReady put out; also the output temporary of RestoreVolumes (default: all snapshots that this very run made in the namespace, as a compensation needs that knows no outputs)"`
+	Namespace string `arg:"namespace" doc:"where the default looks (default: the target's)"`
 }
 
 // deleteSnapshots deletes what a cut made, in the cluster and in the storage:
 // whatever the class says of retaining, a backup that is deleted is gone.
+// Without volumes it is the compensation of a cut that told nobody of them.
 //
 // Idempotent: what is gone already is a success.
 func deleteSnapshots(c *cluster.Cluster) function.Function {
@@ -48,9 +50,37 @@ func deleteSnapshots(c *cluster.Cluster) function.Function {
 			return nil, nil, fmt.Errorf("delete snapshots: %w", err)
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
-			return function.Outputs{}, wrap("delete snapshots", remove(ctx, c, env, volumes))
+			var err error
+			if len(volumes) == 0 {
+				volumes, err = madeByRun(ctx, c, env, a.Namespace)
+			}
+			if err == nil {
+				err = remove(ctx, c, env, volumes)
+			}
+			return function.Outputs{}, wrap("delete snapshots", err)
 		}, nil, nil
 	})
+}
+
+// madeByRun finds the snapshots that this run made, by their marks: a worker
+// that died while it cut could tell nobody of them.
+func madeByRun(ctx context.Context, c *cluster.Cluster, env *function.Env, namespace string) (volumes []Volume, err error) {
+	if namespace, err = namespaceOf(namespace, env.Target); err != nil {
+		return nil, nil //nolint:nilerr // a run without a namespace has cut nothing either
+	}
+	list, err := get(ctx, env, func(ctx context.Context) (*snapshotv1.VolumeSnapshotList, error) {
+		return c.Snapshots.SnapshotV1().VolumeSnapshots(namespace).List(ctx, metav1.ListOptions{})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list.Items {
+		if s := &list.Items[i]; ofRun(s, env) {
+			volumes = append(volumes, Volume{Namespace: namespace, Snapshot: s.Name, Content: contentOf(s)})
+		}
+	}
+	groups, err := groupsOfRun(ctx, c, env, namespace)
+	return append(volumes, groups...), err
 }
 
 // remove deletes snapshots: all of them are asked to go before any is waited

@@ -281,7 +281,7 @@ func (g *group) create(ctx context.Context, t *cut) (types.UID, error) {
 			VolumeGroupSnapshotClassName: &g.class.name,
 		},
 	}
-	cluster.Mark(s, t.env.Key, t.env.Run.ID)
+	mark(s, t.env)
 	o, err := runtime.DefaultUnstructuredConverter.ToUnstructured(s)
 	if err != nil {
 		return "", err
@@ -315,7 +315,11 @@ func (g *group) label(ctx context.Context, t *cut, value any) error {
 	}
 	var all []error
 	for _, p := range t.parts {
-		if err := <-errs; err != nil && !(value == nil && apierrors.IsNotFound(err)) {
+		err := <-errs
+		if value == nil && apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
 			all = append(all, fmt.Errorf("label the claims of a group (%s and others): %w", p.PVC, err))
 		}
 	}
@@ -471,6 +475,26 @@ func removeGroup(ctx context.Context, c *cluster.Cluster, env *function.Env, at 
 		}
 		return "", nil
 	})
+}
+
+// groupsOfRun finds the groups that this run made.
+func groupsOfRun(ctx context.Context, c *cluster.Cluster, env *function.Env, namespace string) (volumes []Volume, err error) {
+	api, err := openGroups(ctx, c, env)
+	if err != nil || api == nil {
+		return nil, err
+	}
+	l, err := get(ctx, env, func(ctx context.Context) (*unstructured.UnstructuredList, error) {
+		return c.Dynamic.Resource(api.resource("volumegroupsnapshots")).Namespace(namespace).List(ctx, metav1.ListOptions{})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range l.Items {
+		if o := &l.Items[i]; ofRun(o, env) {
+			volumes = append(volumes, Volume{Namespace: namespace, Group: o.GetName()})
+		}
+	}
+	return volumes, nil
 }
 
 // memberOf reports whether a snapshot is of that group.

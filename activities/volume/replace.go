@@ -37,7 +37,7 @@ type Replaced struct {
 	Labels        map[string]string                    `json:"labels,omitempty"`
 	Annotations   map[string]string                    `json:"annotations,omitempty"`
 	Spec          corev1.PersistentVolumeClaimSpec     `json:"spec"`
-	// Call and Run replaced it.
+	// Call replaced it, in the run of that id (plan.Run.Original).
 	Call string `json:"call"`
 	Run  string `json:"run,omitempty"`
 }
@@ -85,7 +85,7 @@ func replacedBy(ctx context.Context, c *cluster.Cluster, env *function.Env, call
 func keep(ctx context.Context, c *cluster.Cluster, env *function.Env, pvc *corev1.PersistentVolumeClaim) (Replaced, error) {
 	r := Replaced{
 		PVC: pvc.Name, Namespace: pvc.Namespace, Volume: pvc.Spec.VolumeName,
-		Labels: maps.Clone(pvc.Labels), Annotations: keptAnnotations(pvc.Annotations), Spec: pvc.Spec, Call: env.Key, Run: env.Run.ID,
+		Labels: maps.Clone(pvc.Labels), Annotations: keptAnnotations(pvc.Annotations), Spec: pvc.Spec, Call: env.Key, Run: env.Run.Original,
 	}
 	if r.Volume != "" {
 		pv, err := getVolume(ctx, c, env, r.Volume)

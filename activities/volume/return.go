@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -91,15 +92,14 @@ type returning struct {
 
 // ofRun finds what the run replaced and made, by its marks.
 func (r *returning) ofRun(ctx context.Context, namespace string) error {
-	kept, err := replacedBy(ctx, r.c, r.env, "", r.env.Run.ID)
+	if r.env.Run.Original == "" {
+		return fault.New(fault.User, "the run has no id; give replaced or claims")
+	}
+	kept, err := replacedBy(ctx, r.c, r.env, "", r.env.Run.Original)
 	if err != nil {
 		return err
 	}
-	for _, was := range slices.SortedFunc(maps.Values(kept), func(a, b Replaced) int {
-		return slices.Compare([]string{a.Namespace, a.PVC}, []string{b.Namespace, b.PVC})
-	}) {
-		r.replaced = append(r.replaced, was)
-	}
+	r.replaced = slices.SortedFunc(maps.Values(kept), func(a, b Replaced) int { return strings.Compare(a.at().String(), b.at().String()) })
 	l, err := get(ctx, r.env, func(ctx context.Context) (*corev1.PersistentVolumeClaimList, error) {
 		return r.c.Kube.CoreV1().PersistentVolumeClaims(namespace).List(ctx, metav1.ListOptions{})
 	})
@@ -108,7 +108,7 @@ func (r *returning) ofRun(ctx context.Context, namespace string) error {
 	}
 	for i := range l.Items {
 		pvc := &l.Items[i]
-		if s := fromSnapshot(pvc); s != "" && pvc.Annotations[cluster.AnnotationRun] == r.env.Run.ID && pvc.Annotations[cluster.AnnotationCall] != "" {
+		if s := fromSnapshot(pvc); s != "" && ofRun(pvc, r.env) {
 			r.claims = append(r.claims, claimOut{Namespace: pvc.Namespace, Name: pvc.Name, Snapshot: s})
 		}
 	}
@@ -119,7 +119,7 @@ func (r *returning) ofRun(ctx context.Context, namespace string) error {
 		return err
 	}
 	for i := range snapshots.Items {
-		if s := &snapshots.Items[i]; s.Annotations[cluster.AnnotationRun] == r.env.Run.ID {
+		if s := &snapshots.Items[i]; ofRun(s, r.env) {
 			r.temporary = append(r.temporary, Volume{Namespace: s.Namespace, Snapshot: s.Name, Content: contentOf(s)})
 		}
 	}

@@ -164,6 +164,7 @@ type made struct {
 func (t *cut) each(ctx context.Context, _ *cut) error {
 	creating := make(chan made, len(t.parts))
 	for _, p := range t.parts {
+		p.uid, p.last = "", "" // of a first run of this act, which was taken back
 		go func() {
 			s, err := t.create(ctx, p)
 			creating <- made{p, s, err}
@@ -251,7 +252,7 @@ func (t *cut) create(ctx context.Context, p *part) (*snapshotv1.VolumeSnapshot, 
 			VolumeSnapshotClassName: &p.class.name,
 		},
 	}
-	cluster.Mark(s, t.env.Key, t.env.Run.ID)
+	mark(s, t.env)
 	return ensure(ctx, t.c, t.env, s)
 }
 

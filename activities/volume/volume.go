@@ -13,6 +13,7 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -157,6 +158,20 @@ func named(of, key string) string {
 		of = strings.TrimRight(of[:len(of)-over-1-len(short)], "-.") + "-" + short
 	}
 	return of + "-" + key
+}
+
+// mark puts Thaw's marks on an object that a call makes.
+func mark(o metav1.Object, env *function.Env) {
+	cluster.Mark(o, env.Key, env.Run.ID)
+	annotations := o.GetAnnotations()
+	annotations[cluster.AnnotationRunID] = env.Run.Original
+	o.SetAnnotations(annotations)
+}
+
+// ofRun reports whether this very run made an object, in whichever call.
+func ofRun(o metav1.Object, env *function.Env) bool {
+	a := o.GetAnnotations()
+	return env.Run.Original != "" && a[cluster.AnnotationCall] != "" && a[cluster.AnnotationRun] == env.Run.ID && a[cluster.AnnotationRunID] == env.Run.Original
 }
 
 // another says whose an object is that has the name that ours should have.
