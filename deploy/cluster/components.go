@@ -97,7 +97,7 @@ func (p paths) components(o options) ([]component, error) {
 		"--service-account-private-key-file="+p.key("service-account"), "--root-ca-file="+p.cert("ca"),
 		"--cluster-signing-cert-file="+p.cert("ca"), "--cluster-signing-key-file="+p.key("ca"),
 		"--flex-volume-plugin-dir="+p.in("kubelet", "volume-plugins"), // else it makes one in /usr
-		"--bind-address=127.0.0.1", "--leader-elect=false", "--profiling=false",
+		"--bind-address=127.0.0.1", "--leader-elect=false", "--profiling=false", "--kube-api-qps=100", "--kube-api-burst=200",
 	)
 	scheduler := kube("kube-scheduler",
 		"--kubeconfig="+p.kubeconfig("kube-scheduler"),
@@ -114,8 +114,9 @@ func (p paths) components(o options) ([]component, error) {
 		"csi-driver", "--socket=" + p.csiSocket(), "--register=" + p.in("kubelet", "plugins_registry"), "--image=" + p.in("csi", "pool.img"),
 		"--pool=" + p.pool(), "--size=" + strconv.FormatInt(o.PoolSize, 10), "--node=" + nodeName, "--faults=" + string(p.faults()),
 	}}
-	// Short retries: what a test tells the driver to do wrong is over soon.
-	retry := []string{"--retry-interval-start=250ms", "--retry-interval-max=2s"}
+	// Short retries: what a test tells the driver to do wrong is over soon. And
+	// more than five requests a second: many tests share the cluster.
+	retry := []string{"--retry-interval-start=250ms", "--retry-interval-max=2s", "--kube-api-qps=100", "--kube-api-burst=200"}
 	sidecar := func(name string, args ...string) component {
 		return kube(name, append(append([]string{"--kubeconfig=" + p.kubeconfig(name)}, retry...), args...)...)
 	}
