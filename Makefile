@@ -12,7 +12,7 @@ E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 .PHONY: help build demo test matrix bench record cluster cluster-down e2e lint fuzz golden clean FORCE
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: bin/thaw bin/thaw-worker bin/thaw-server ## build the three programs into bin/
 
