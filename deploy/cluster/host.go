@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -220,8 +219,8 @@ func clearRules(ctx context.Context) error {
 	for _, iptables := range []string{"iptables", "ip6tables"} {
 		for _, table := range tables {
 			chains, rules, err := kubeRules(ctx, iptables, table)
-			if err != nil { // a table that this kernel has not
-				continue
+			if err != nil || len(chains)+len(rules) == 0 {
+				continue // a table that this kernel has not, or nothing of ours
 			}
 			var b strings.Builder
 			fmt.Fprintf(&b, "*%s\n", table)
@@ -237,10 +236,6 @@ func clearRules(ctx context.Context) error {
 			b.WriteString("COMMIT\n")
 			if _, err := runInput(ctx, b.String(), iptables+"-restore", "-w", "--noflush"); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("clear %s %s: %w", iptables, table, err))
-			}
-			// With nftables below, the table's own chains came with the first rule.
-			if out, err := run(ctx, iptables, "-w", "-t", table, "-S"); err == nil && !regexp.MustCompile(`(?m)^-[^P]|^-P .* DROP`).MatchString(out) {
-				_, _ = run(ctx, iptables, "-w", "-t", table, "-X")
 			}
 		}
 	}
