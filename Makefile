@@ -6,7 +6,7 @@ DB      ?= sqlite
 RELEASE ?= v0.1
 
 # What `make e2e` runs on a cluster, of the packages that there are.
-E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/cluster/... ./internal/cluster/...
+E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/cluster/... ./internal/clustertest/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
 .PHONY: help build demo test matrix bench record cluster cluster-down e2e lint fuzz golden clean FORCE

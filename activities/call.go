@@ -40,7 +40,7 @@ func (e *Engine) call(ctx context.Context, c plan.Call, t *attempt) (*plan.CallR
 		r.Skipped, r.Ended = true, time.Now()
 		return r, nil
 	}
-	b, err := e.bind(ctx, c, binding{attempt: t})
+	b, err := e.bind(ctx, c, setting{attempt: t})
 	if err != nil {
 		return nil, err
 	}
@@ -79,9 +79,9 @@ func (e *Engine) skips(ph *plan.Phase, s plan.Scope, results map[string]plan.Res
 	return "", nil
 }
 
-// binding is what a call has besides: the attempt that makes it, and inside a
+// setting is what a call has besides: the attempt that makes it, and inside a
 // freeze the freeze's token and end.
-type binding struct {
+type setting struct {
 	token     string
 	maxFreeze time.Duration
 	attempt   *attempt
@@ -100,7 +100,7 @@ type bound struct {
 
 // bind renders the arguments of a call and prepares its function. Nothing is
 // changed by it.
-func (e *Engine) bind(ctx context.Context, c plan.Call, bi binding) (*bound, error) {
+func (e *Engine) bind(ctx context.Context, c plan.Call, bi setting) (*bound, error) {
 	fn, ok := e.functions[c.Phase.Func]
 	if !ok {
 		return nil, fault.New(fault.User, "phase %s: this worker has no function %s", c.Phase.Name, c.Phase.Func)

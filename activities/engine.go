@@ -88,6 +88,7 @@ func (e *Engine) Register(r Registry) {
 	for name, f := range map[string]any{
 		plan.ActivityPlan: e.Plan, plan.ActivityCall: e.Call, plan.ActivityFreeze: e.Freeze, plan.ActivityThaw: e.Thaw,
 		plan.ActivityWatch: e.Watch, plan.ActivityArtifacts: e.Artifacts, plan.ActivityRecord: e.Record, plan.ActivityForget: e.Forget,
+		plan.ActivityPlanApplication: e.PlanApplication, plan.ActivityPlanRestore: e.PlanRestore,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

@@ -114,7 +114,7 @@ func (f *freezing) bind(ctx context.Context, ph *plan.Phase, lenient bool) (*bou
 	}
 	wait := 50 * time.Millisecond
 	for attempt := 1; ; attempt++ {
-		b, err := f.e.bind(ctx, c, binding{token: f.in.Token, maxFreeze: f.in.Freeze.MaxFreeze.D(), attempt: by})
+		b, err := f.e.bind(ctx, c, setting{token: f.in.Token, maxFreeze: f.in.Freeze.MaxFreeze.D(), attempt: by})
 		if err == nil || fault.Of(err) != fault.Transient || attempt == 5 {
 			return b, err
 		}

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/sdk/activity"
 
+	"thaw/activities/cluster/binding"
 	"thaw/blueprints"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/library"
@@ -40,22 +41,18 @@ func (e *Engine) plan(ctx context.Context, in plan.PlanInput) (*plan.Plan, error
 	if id := plan.FreezeID(req.Target); len(id) > longestID {
 		return nil, fault.New(fault.User, "target.name has %d characters; Temporal takes no workflow id longer than %d, and the freeze of the target needs one", len(req.Target.Name), longestID)
 	}
-	location := req.Location
-	if location == "" {
-		location = e.cfg.Location
-	}
-	if !filepath.IsAbs(location) {
-		return nil, fault.New(fault.User, "location %q: want an absolute path, in the input or as the worker's default", location)
+	location, err := e.location(req.Location)
+	if err != nil {
+		return nil, err
 	}
 	var from *plan.RestorePoint
 	if req.From != "" {
-		var err error
 		if from, err = e.readRestorePoint(req.From, location); err != nil {
 			return nil, err
 		}
 		inherit(req, from)
 	}
-	text, name, err := e.blueprint(req, from)
+	text, name, err := e.blueprint(ctx, req, from)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +143,7 @@ func (e *Engine) restorePointOf(in plan.PlanInput, from *plan.RestorePoint, loca
 
 // blueprint finds the text of the request's blueprint: given in full, in the
 // worker's directory, in the library, or in the restore point that it made.
-func (e *Engine) blueprint(req *plan.Request, from *plan.RestorePoint) (text []byte, file string, err error) {
+func (e *Engine) blueprint(ctx context.Context, req *plan.Request, from *plan.RestorePoint) (text []byte, file string, err error) {
 	if req.BlueprintText != "" {
 		return []byte(req.BlueprintText), "blueprintText", nil
 	}
@@ -171,6 +168,11 @@ func (e *Engine) blueprint(req *plan.Request, from *plan.RestorePoint) (text []b
 	text, err = library.Load(req.Blueprint)
 	if err != nil && from != nil && from.Blueprint == req.Blueprint {
 		return []byte(from.BlueprintText), "restore point " + from.ID, nil
+	}
+	if err != nil && e.cfg.Cluster != nil {
+		if text, where, getErr := binding.Blueprint(ctx, e.cfg.Cluster, req.Blueprint, req.Target.Namespace); getErr != nil || text != nil {
+			return text, where, getErr
+		}
 	}
 	return text, req.Blueprint + ".yaml", err
 }

@@ -76,12 +76,17 @@ func (a *action) application() *plan.Application {
 			point.RestorePoint = plan.RestorePointRef{ID: rp.ID, Directory: rp.Directory, Consistent: rp.Consistent}
 			point.Consistent, point.Consistency = rp.Consistent, rp.Consistency
 		}
-		app.Members = append(app.Members, point)
+		if point.RestorePoint.Directory == "" {
+			point.BlueprintText = m.Request.BlueprintText
+		}
+		before := len(app.Volumes)
 		for _, f := range m.out.Freezes {
 			for _, n := range workflow.DeterministicKeys(f.Results) {
 				take(f.Results[n].Output)
 			}
 		}
+		point.Volumes = len(app.Volumes) > before
+		app.Members = append(app.Members, point)
 	}
 	app.CutFrom, app.CutTo, app.Spread = spread(app.Volumes)
 	return &app

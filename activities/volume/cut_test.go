@@ -394,7 +394,7 @@ func TestCreateCSISnapshotThatIsNeverReadyLeavesNothing(t *testing.T) {
 	ns := testcluster.Namespace(t, c)
 	claim(t, c, ns, "data-0")
 	faulty(t, ns, "-never-ready")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	_, err := call(ctx, c, newEnv(ns), "CreateCSISnapshot", map[string]any{"pvc": "data-0", "namespace": ns, "snapshotClass": testcluster.SnapshotClass})
 	require.ErrorContains(t, err, "is not ready to use")

@@ -19,6 +19,7 @@ type readyArgs struct {
 	Volumes   any           `arg:"volumes" type:"object" doc:"what CutVolumes put out"`
 	Snapshots []string      `arg:"snapshots" doc:"names of VolumeSnapshots, in place of volumes"`
 	Namespace string        `arg:"namespace" doc:"namespace of snapshots (default: the target's)"`
+	Retain    bool          `arg:"retain" default:"false" doc:"let what the storage has outlive the VolumeSnapshots, which go with their namespace; DeleteSnapshots deletes it all the same"`
 	Timeout   time.Duration `arg:"timeout" default:"6h" doc:"how long to wait; some storages upload a snapshot before it is ready"`
 }
 
@@ -31,9 +32,13 @@ func waitSnapshotsReady(c *cluster.Cluster) function.Function {
 		Outputs: []catalogue.Output{
 			{Name: "volumes", Description: "the volumes given, with restoreSize, and with the snapshots of a group by name"},
 		},
-		Idempotent: true, ReadOnly: true,
-		Timeout: 24 * time.Hour,
-		Rules:   []catalogue.Rule{snapshotRule("list", "watch")},
+		Idempotent: true,
+		Timeout:    24 * time.Hour,
+		Rules: []catalogue.Rule{
+			snapshotRule("list", "watch"), contentRule("patch"),
+			{Group: groupName, Resources: []string{"volumegroupsnapshots"}, Verbs: []string{"get"}},
+			{Group: groupName, Resources: []string{"volumegroupsnapshotcontents"}, Verbs: []string{"patch"}, Cluster: true},
+		},
 	}, func(_ context.Context, env *function.Env, a readyArgs) (function.Act, func(), error) {
 		if err := c.Need(); err != nil {
 			return nil, nil, err
@@ -48,6 +53,11 @@ func waitSnapshotsReady(c *cluster.Cluster) function.Function {
 			defer cancel()
 			if err := ready(ctx, c, env, volumes); err != nil {
 				return nil, fmt.Errorf("%s: %w", doing, err)
+			}
+			if a.Retain {
+				if err := retain(ctx, c, env, volumes); err != nil {
+					return nil, fmt.Errorf("%s: %w", doing, err)
+				}
 			}
 			return function.Outputs{"volumes": data(volumes)}, nil
 		}, nil, nil

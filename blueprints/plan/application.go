@@ -104,8 +104,12 @@ type MemberPoint struct {
 	// RestorePoint that its action wrote, in a directory below that of the
 	// application's. Empty where it has no artifacts.
 	RestorePoint RestorePointRef `json:"restorePoint,omitzero"`
-	Consistent   bool            `json:"consistent,omitempty"`
-	Consistency  string          `json:"consistency,omitempty"`
+	// BlueprintText of a member without a restore point of its own.
+	BlueprintText string `json:"blueprintText,omitempty"`
+	// Volumes: its action cut volumes, which are restored with the others.
+	Volumes     bool   `json:"volumes,omitempty"`
+	Consistent  bool   `json:"consistent,omitempty"`
+	Consistency string `json:"consistency,omitempty"`
 }
 
 // Together are actions whose freezes are in effect at the same time: every one

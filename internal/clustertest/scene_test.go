@@ -70,6 +70,14 @@ func (s *scene) start(req plan.Request) client.WorkflowRun {
 	return run
 }
 
+// workflow starts a workflow of that type.
+func (s *scene) workflow(name string, in any) client.WorkflowRun {
+	s.t.Helper()
+	run, err := s.client.ExecuteWorkflow(s.t.Context(), client.StartWorkflowOptions{ID: fmt.Sprintf("%s/%s/%d", name, s.ns, time.Now().UnixNano()), TaskQueue: s.cfg.TaskQueue}, name, in)
+	require.NoError(s.t, err)
+	return run
+}
+
 // run runs an action to its end, which must be a good one.
 func (s *scene) run(req plan.Request) *plan.Outcome {
 	s.t.Helper()

@@ -31,6 +31,7 @@ const Example = `  taskQueue: thaw                # whose targets this worker se
   kubernetes:                    # in a pod: its own service account's
     kubeconfig: /etc/thaw/kubeconfig
     namespace: thaw              # of pods that a blueprint puts into none
+  secretsKey: /etc/thaw/secrets.key       # encrypts Secrets in restore points; keep a copy
   log: {level: info, format: text}        # or json
 `
 
@@ -44,7 +45,11 @@ type Config struct {
 	BlueprintsDir string         `yaml:"blueprintsDir"`
 	Exec          host.Config    `yaml:"exec"`
 	Kubernetes    cluster.Config `yaml:"kubernetes"`
-	Log           Log            `yaml:"log"`
+	// SecretsKey is the file of the key that encrypts the Secrets in restore
+	// points, as age-keygen writes it. Default: <stateDir>/secrets.key, which is
+	// made where it does not exist.
+	SecretsKey string `yaml:"secretsKey"`
+	Log        Log    `yaml:"log"`
 	// ReadyFile is written once the worker takes work; for scripts.
 	ReadyFile string `yaml:"readyFile"`
 }
@@ -119,9 +124,16 @@ func (c *Config) Load(file string, given *pflag.FlagSet) error {
 	return c.check()
 }
 
+func (c *Config) secretsKey() string {
+	if c.SecretsKey != "" {
+		return c.SecretsKey
+	}
+	return filepath.Join(c.StateDir, "secrets.key")
+}
+
 func (c *Config) check() error {
 	var faults []error
-	for name, dir := range map[string]string{"stateDir": c.StateDir, "location": c.Location, "secretsDir": c.SecretsDir, "configMapsDir": c.ConfigMapsDir, "blueprintsDir": c.BlueprintsDir, "kubernetes.kubeconfig": c.Kubernetes.Kubeconfig} {
+	for name, dir := range map[string]string{"stateDir": c.StateDir, "location": c.Location, "secretsDir": c.SecretsDir, "configMapsDir": c.ConfigMapsDir, "blueprintsDir": c.BlueprintsDir, "kubernetes.kubeconfig": c.Kubernetes.Kubeconfig, "secretsKey": c.SecretsKey} {
 		if dir != "" && !filepath.IsAbs(dir) {
 			faults = append(faults, fmt.Errorf("configuration: %s %q: want an absolute path", name, dir))
 		}

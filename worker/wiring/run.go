@@ -21,6 +21,7 @@ import (
 	"thaw/activities/function"
 	"thaw/activities/host"
 	"thaw/activities/kube"
+	"thaw/activities/manifest"
 	"thaw/activities/person"
 	"thaw/activities/secret"
 	"thaw/activities/sql"
@@ -36,7 +37,7 @@ func Functions(cfg *Config, c *cluster.Cluster) []function.Function {
 	var all []function.Function
 	for _, family := range [][]function.Function{
 		host.Functions(cfg.Exec), sql.Functions(), web.Functions(), person.Functions(),
-		wait.Functions(c), kube.Functions(c), volume.Functions(c),
+		wait.Functions(c), kube.Functions(c), volume.Functions(c), manifest.Functions(c, cfg.secretsKey()),
 	} {
 		all = append(all, family...)
 	}

@@ -1,0 +1,144 @@
+package clustertest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"thaw/activities/cluster/manifests"
+	"thaw/blueprints/plan"
+	"thaw/internal/testcluster"
+)
+
+// backupApplication runs one to its end.
+func (s *scene) backupApplication(req plan.ApplicationRequest) *plan.RestorePoint {
+	s.t.Helper()
+	out, err := s.await(s.workflow("BackupApplication", req))
+	require.NoError(s.t, err)
+	require.NotNil(s.t, out.RestorePoint)
+	for _, p := range out.Phases {
+		s.t.Logf("backup: %s %s took %s", p.Name, p.Func, p.Ended.Sub(p.Started).Round(time.Millisecond))
+	}
+	return out.RestorePoint
+}
+
+func (s *scene) restoreApplication(req plan.RestoreRequest) *plan.Outcome {
+	s.t.Helper()
+	out, err := s.await(s.workflow("RestoreApplication", req))
+	require.NoError(s.t, err)
+	for _, p := range out.Phases {
+		s.t.Logf("restore: %s %s took %s", p.Name, p.Func, p.Ended.Sub(p.Started).Round(time.Millisecond))
+	}
+	return out
+}
+
+// annotate binds the apps' blueprints to their StatefulSets.
+func (s *scene) annotate(a *app) {
+	text := fmt.Sprintf(`{"metadata":{"annotations":{"thaw.dev/blueprint":%q}}}`, a.blueprint)
+	s.kubectl("", "-n", s.ns, "patch", "statefulset", a.set, "--type", "merge", "-p", text)
+}
+
+func (s *scene) destroy(namespace string) {
+	s.t.Helper()
+	require.NoError(s.t, s.Kube.CoreV1().Namespaces().Delete(context.Background(), namespace, metav1.DeleteOptions{}))
+	require.Eventually(s.t, func() bool {
+		_, err := s.Kube.CoreV1().Namespaces().Get(context.Background(), namespace, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	}, 3*time.Minute, testcluster.Tick)
+}
+
+// An application of three databases and a volume without a blueprint: backed up
+// under load, its namespace destroyed, and restored into the same and into
+// another one.
+func TestApplication(t *testing.T) {
+	s := newScene(t)
+	books, clocks := map[string]books{}, map[string]*clock{}
+	for i := range apps {
+		a := &apps[i]
+		s.apply(s.ns, a.manifests(t))
+		s.ready(s.ns, a.labels, 1)
+		s.annotate(a)
+		b := a.connect(t, s.host(s.ns, a))
+		reachable(t, b)
+		books[a.name], clocks[a.name] = b, b.start(t)
+	}
+	s.apply(s.ns, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {color: blue}\n", `
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: files}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+`)
+	for _, c := range clocks {
+		require.Eventually(t, func() bool { return c.until(time.Now()) > 100 }, testcluster.Wait, testcluster.Tick)
+	}
+
+	rp := s.backupApplication(plan.ApplicationRequest{Namespace: s.ns})
+	require.True(t, rp.Consistent, rp.Consistency)
+	require.Len(t, rp.Freezes, 3)
+	require.Len(t, rp.Application.Volumes, 4, "three of the databases, and the one without a blueprint")
+	t.Logf("cuts are %s apart", rp.Application.Spread)
+	sp := spanOf(t, rp.Application.Volumes, rp.Freezes)
+	first, err := time.Parse(time.RFC3339Nano, rp.Application.CutFrom)
+	require.NoError(t, err)
+	require.False(t, first.Before(sp.frozen), "every freeze is in effect before the first cut")
+	for _, f := range rp.Freezes {
+		require.False(t, f.ThawAt.Before(sp.cut), "every cut is made before the first thaw")
+		t.Logf("frozen for %s", f.ThawedAt.Sub(f.DoStart).Round(time.Millisecond))
+	}
+	for _, c := range clocks {
+		end := c.until(time.Now())
+		require.Eventually(t, func() bool { return c.until(time.Now()) > end+50 }, testcluster.Wait, testcluster.Tick)
+		c.stop()
+	}
+	s.withoutSecrets(rp)
+
+	s.destroy(s.ns)
+	s.restoreApplication(plan.RestoreRequest{From: rp.ID, NoApproval: true})
+	s.check(s.ns, books, clocks, sp)
+	settings, err := s.Kube.CoreV1().ConfigMaps(s.ns).Get(t.Context(), "settings", metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "blue", settings.Data["color"])
+
+	other := s.ns + "-2"
+	t.Cleanup(func() { s.destroy(other) })
+	s.restoreApplication(plan.RestoreRequest{From: rp.ID, Namespace: other, NoApproval: true, StorageClasses: map[string]string{"thaw-btrfs": "thaw-btrfs-2"}})
+	s.check(other, books, clocks, sp)
+}
+
+// check looks into the databases of a restored namespace.
+func (s *scene) check(namespace string, _ map[string]books, clocks map[string]*clock, sp span) {
+	s.t.Helper()
+	for i := range apps {
+		a := &apps[i]
+		s.ready(namespace, a.labels, 1)
+		b := a.connect(s.t, s.host(namespace, a))
+		reachable(s.t, b)
+		s.holds(b, clocks[a.name], sp)
+	}
+}
+
+// withoutSecrets checks that nothing of the restore point that anybody may read
+// has a password of the application in it.
+func (s *scene) withoutSecrets(rp *plan.RestorePoint) {
+	s.t.Helper()
+	record, err := json.Marshal(rp)
+	require.NoError(s.t, err)
+	text, err := os.ReadFile(filepath.Join(rp.Directory, manifests.File))
+	require.NoError(s.t, err)
+	sealed, err := os.ReadFile(filepath.Join(rp.Directory, manifests.SecretsFile))
+	require.NoError(s.t, err)
+	require.NotEmpty(s.t, sealed)
+	for _, password := range []string{"thaw-postgres", "thaw-mariadb", "thaw-redis", "dGhhdy1wb3N0Z3Jlcw"} {
+		for _, of := range [][]byte{record, text, sealed} {
+			require.NotContains(s.t, string(of), password)
+		}
+	}
+}
