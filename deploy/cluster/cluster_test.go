@@ -218,7 +218,7 @@ func TestClusterIsUsedAndLeavesNothing(t *testing.T) {
 		c.apply(`{apiVersion: v1, kind: Pod, metadata: {name: chatty}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: "thaw.dev/test/tools:1",
   command: [bash, -c, "while :; do seq 1000; sleep 0.1; done"]}]}}`)
 		require.Eventually(t, func() bool {
-			files, _ := filepath.Glob(filepath.Join(c.state, "pod-logs", "shop_chatty_*", "main", "*"))
+			files, _ := filepath.Glob(filepath.Join(podLogs, "shop_chatty_*", "main", "*"))
 			return len(files) > 1
 		}, time.Minute, 200*time.Millisecond)
 	})

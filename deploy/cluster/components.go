@@ -226,7 +226,7 @@ volumePluginDir: %[12]s
 # There is no registry to pull an image again from.
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available: 1%%}
-`, nodeIP, p.cert("kubelet"), p.key("kubelet"), p.cert("ca"), p.runtime(), p.cgroup, p.in("pod-logs"), o.LogMaxSize, o.LogFiles, domain, p.in("config", "resolv.conf"), p.in("kubelet", "volume-plugins")),
+`, nodeIP, p.cert("kubelet"), p.key("kubelet"), p.cert("ca"), p.runtime(), p.cgroup, podLogs, o.LogMaxSize, o.LogFiles, domain, p.in("config", "resolv.conf"), p.in("kubelet", "volume-plugins")),
 
 		// Pods have no way out of the cluster.
 		"config/resolv.conf": "",

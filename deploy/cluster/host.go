@@ -22,6 +22,10 @@ var sysctls = []string{
 // directory, whatever they are told.
 var outside = []string{"/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/run/containerd", "/opt/cni", "/opt/containerd", "/etc/cni", "/var/log/pods", "/run/netns", "/usr/libexec/kubernetes"}
 
+// podLogs is where nodes have them, and where the kubelet serves rotated files
+// from.
+const podLogs = "/var/log/pods"
+
 // host is what the machine was like before `up`.
 type host struct {
 	Sysctls map[string]string
