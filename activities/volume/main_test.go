@@ -37,7 +37,7 @@ func key() string {
 
 func newEnv(namespace string) *function.Env {
 	return &function.Env{
-		Key: key(), Phase: "cut", Run: plan.Run{ID: "run-" + namespace, Original: "r1"}, Log: slog.New(slog.DiscardHandler),
+		Key: key(), Phase: "cut", Run: plan.Run{ID: "run-" + namespace, Original: "r-" + namespace}, Log: slog.New(slog.DiscardHandler),
 		Target: plan.Target{Kind: "Namespace", Name: namespace, Namespace: namespace},
 	}
 }
