@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,12 +22,10 @@ import (
 )
 
 type runFlags struct {
-	output
-	target, taskQueue, from, location, file, onFailure, by, id string
-	options, secrets, configMaps                               []string
-	plan, detach, noApproval, fourEyes, approve                bool
-	approvers                                                  []string
-	timeout                                                    time.Duration
+	launch
+	target, from, file           string
+	options, secrets, configMaps []string
+	noApproval                   bool
 }
 
 func runCommand() *cobra.Command {
@@ -45,25 +44,14 @@ run: see "thaw cancel".`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&f.target, "target", "t", "", "what to work on, as KIND:NAME, such as sqlite:/data/shop.db (default with --from: the restore point's)")
-	fl.StringVar(&f.taskQueue, "task-queue", plan.DefaultTaskQueue, "task queue of the target's workers")
+	fl.StringVarP(&f.target, "target", "t", "", "what to work on, as KIND:NAME, such as sqlite:/data/shop.db or statefulset:NAMESPACE/NAME (default with --from: the restore point's)")
 	fl.StringArrayVar(&f.options, "option", nil, "option of the blueprint, as NAME=VALUE; JSON values are taken as such (repeat)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "secret that the blueprint names, as NAME=SECRET on the worker (repeat)")
 	fl.StringArrayVar(&f.configMaps, "config-map", nil, "config map that the blueprint names, as NAME=CONFIGMAP (repeat)")
 	fl.StringVar(&f.from, "from", "", "restore point to restore, verify or delete")
-	fl.StringVar(&f.location, "location", "", "directory of restore points (default: the worker's)")
 	fl.StringVarP(&f.file, "file", "f", "", "blueprint file, in place of the worker's library")
-	fl.BoolVar(&f.plan, "plan", false, "show what would be done, and do nothing")
-	fl.BoolVarP(&f.detach, "detach", "d", false, "start, print the run's id, and return")
-	fl.StringVar(&f.onFailure, "on-failure", "fail", "fail, or pause: a failed phase waits to be retried or skipped")
-	fl.StringVar(&f.by, "by", whoami(), "who asks for the run")
-	fl.StringVar(&f.id, "id", "", "workflow id (default: says action, target and time)")
-	fl.BoolVar(&f.approve, "approval", false, "ask for a person's approval of the plan first")
-	fl.StringSliceVar(&f.approvers, "approver", nil, "who may approve (default: anybody)")
-	fl.BoolVar(&f.fourEyes, "four-eyes", false, "the requester may not approve")
 	fl.BoolVar(&f.noApproval, "no-approval", false, "drop the approval that the blueprint asks for, where it lets you")
-	fl.DurationVar(&f.timeout, "timeout", 0, "let the run end after this time (default: never)")
-	f.flag(cmd)
+	f.flags(cmd)
 	return cmd
 }
 
@@ -91,6 +79,55 @@ func (f *runFlags) run(cmd *cobra.Command, action string) error {
 	if err != nil {
 		return err
 	}
+	on := req.Target.Name
+	if on == "" {
+		on = req.From
+	}
+	return f.start(cmd, action, on, req)
+}
+
+// launch holds the flags of every command that starts a run.
+type launch struct {
+	output
+	taskQueue, location, onFailure, by, id string
+	plan, detach                           bool
+	approve, fourEyes                      bool
+	approvers                              []string
+	timeout                                time.Duration
+}
+
+func (f *launch) flags(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.taskQueue, "task-queue", plan.DefaultTaskQueue, "task queue of the target's workers")
+	fl.StringVar(&f.location, "location", "", "directory of restore points (default: the worker's)")
+	fl.BoolVar(&f.plan, "plan", false, "show what would be done, and do nothing")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "start, print the run's id, and return")
+	fl.StringVar(&f.onFailure, "on-failure", "fail", "fail, or pause: a failed phase waits to be retried or skipped")
+	fl.StringVar(&f.by, "by", whoami(), "who asks for the run")
+	fl.StringVar(&f.id, "id", "", "workflow id (default: says action, target and time)")
+	fl.BoolVar(&f.approve, "approval", false, "ask for a person's approval of the plan first")
+	fl.StringSliceVar(&f.approvers, "approver", nil, "who may approve (default: anybody)")
+	fl.BoolVar(&f.fourEyes, "four-eyes", false, "the requester may not approve")
+	fl.DurationVar(&f.timeout, "timeout", 0, "let the run end after this time (default: never)")
+	f.flag(cmd)
+}
+
+func (f *launch) approval() *plan.Approval {
+	if !f.approve && !f.fourEyes && len(f.approvers) == 0 {
+		return nil
+	}
+	return &plan.Approval{Approvers: f.approvers, FourEyes: f.fourEyes}
+}
+
+func (f *launch) failing() string {
+	if f.onFailure == "fail" {
+		return ""
+	}
+	return f.onFailure
+}
+
+// start starts a workflow of that type, and shows it to its end.
+func (f *launch) start(cmd *cobra.Command, workflow, on string, in any) error {
 	ctx := cmd.Context()
 	c, err := connect(ctx)
 	if err != nil {
@@ -99,15 +136,15 @@ func (f *runFlags) run(cmd *cobra.Command, action string) error {
 	defer c.Close()
 	id := f.id
 	if id == "" {
-		id = runID(action, req, time.Now())
+		id = runID(workflow, on, time.Now())
 	}
 	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: id, TaskQueue: f.taskQueue, WorkflowExecutionTimeout: f.timeout,
 		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL, WorkflowExecutionErrorWhenAlreadyStarted: true,
-		StaticSummary: strings.TrimSpace(action + " of " + req.Target.Key()),
-	}, action, req)
+		StaticSummary: workflow + " of " + on,
+	}, workflow, in)
 	if err != nil {
-		return fmt.Errorf("start %s as %q: %w", action, id, err)
+		return fmt.Errorf("start %s as %q: %w", workflow, id, err)
 	}
 	if f.detach {
 		return f.print(cmd.OutOrStdout(), map[string]string{"id": run.GetID(), "runId": run.GetRunID()}, func(w io.Writer) { _, _ = fmt.Fprintln(w, run.GetID()) })
@@ -123,20 +160,13 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 	if i := strings.LastIndex(action, "."); i <= 0 || i == len(action)-1 {
 		return plan.Request{}, usagef("%q: want BLUEPRINT.ACTION, such as sqlite.backup", action)
 	}
-	req := plan.Request{From: f.from, Location: f.location, Plan: f.plan, RequestedBy: f.by, NoApproval: f.noApproval, Options: plan.Values{}}
-	if f.onFailure != "fail" {
-		req.OnFailure = f.onFailure
-	}
-	if f.approve || f.fourEyes || len(f.approvers) > 0 {
-		req.Approval = &plan.Approval{Approvers: f.approvers, FourEyes: f.fourEyes}
-	}
+	req := plan.Request{From: f.from, Location: f.location, Plan: f.plan, RequestedBy: f.by, NoApproval: f.noApproval, Options: plan.Values{}, OnFailure: f.failing(), Approval: f.approval()}
 	var faults []error
 	if f.target != "" {
-		kind, name, ok := strings.Cut(f.target, ":")
-		if !ok || name == "" {
-			faults = append(faults, usagef("--target %q: want KIND:NAME, such as sqlite:/data/shop.db", f.target))
+		var err error
+		if req.Target, err = target(f.target); err != nil {
+			faults = append(faults, err)
 		}
-		req.Target.Kind, req.Target.Name = kind, name
 	} else if f.from == "" {
 		faults = append(faults, usagef("say what to work on: --target KIND:NAME, or --from RESTOREPOINT"))
 	}
@@ -168,6 +198,27 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 	return req, errors.Join(faults...)
 }
 
+// objects are the kinds of targets that are in a namespace of a cluster.
+var objects = []string{"statefulset", "deployment", "deploymentconfig", "pvc", "persistentvolumeclaim"}
+
+// target reads KIND:NAME, and KIND:NAMESPACE/NAME of a cluster's objects.
+func target(text string) (plan.Target, error) {
+	kind, name, ok := strings.Cut(text, ":")
+	if !ok || name == "" {
+		return plan.Target{}, usagef("--target %q: want KIND:NAME, such as sqlite:/data/shop.db or statefulset:shop/db", text)
+	}
+	t := plan.Target{Kind: kind, Name: name}
+	switch low := strings.ToLower(kind); {
+	case low == "namespace":
+		t.Namespace = name
+	case slices.Contains(objects, low):
+		if t.Namespace, t.Name, ok = strings.Cut(name, "/"); !ok || t.Namespace == "" || t.Name == "" {
+			return plan.Target{}, usagef("--target %q: want %s:NAMESPACE/NAME", text, kind)
+		}
+	}
+	return t, nil
+}
+
 // jsonOr reads a value as JSON where it is JSON ("3", "true", "[...]"), and
 // as a string otherwise.
 func jsonOr(s string) any {
@@ -197,11 +248,7 @@ func references(flag string, list []string) (map[string]plan.Reference, error) {
 	return refs, nil
 }
 
-func runID(action string, req plan.Request, now time.Time) string {
-	on := req.Target.Name
-	if on == "" {
-		on = req.From
-	}
+func runID(action, on string, now time.Time) string {
 	return fmt.Sprintf("%s/%s/%s", action, strings.Trim(on, "/"), now.UTC().Format("20060102T150405.000Z"))
 }
 

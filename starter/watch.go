@@ -141,6 +141,9 @@ func writeOutcome(w io.Writer, id string, o *plan.Outcome) {
 	}
 	if rp := o.RestorePoint; rp != nil {
 		_, _ = fmt.Fprintf(w, "restore point  %s\nconsistent     %t (%s)\n", rp.ID, rp.Consistent, rp.Consistency)
+		if rp.Application != nil {
+			writeApplication(func(name, value string) { _, _ = fmt.Fprintf(w, "%-14s %s\n", name, value) }, rp.Application)
+		}
 		if rp.Directory != "" {
 			_, _ = fmt.Fprintf(w, "directory      %s\n", rp.Directory)
 		}

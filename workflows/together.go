@@ -136,8 +136,8 @@ func (a *action) member(ctx workflow.Context, o *member) error {
 		StaticSummary:         fmt.Sprintf("%s of %s, for %s", req.Action, req.Target.Key(), a.self.ID),
 	})
 	err := workflow.ExecuteChildWorkflow(child, TypeRunAction, req).Get(ctx, &o.out)
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.Name, err)
+	if err != nil && !temporal.IsCanceledError(err) {
+		return failed(kindOf(err), "%s: %s", o.Name, words(err))
 	}
-	return nil
+	return err
 }

@@ -57,7 +57,7 @@ func newWorld(t *testing.T, phases ...plan.Phase) *world {
 	w.freeze = w.goodFreeze
 	Register(w)
 	for name, f := range map[string]any{
-		plan.ActivityPlan: w.planned, plan.ActivityCall: w.call, plan.ActivityThaw: w.thaw, plan.ActivityWatch: w.watch,
+		plan.ActivityPlan: w.planned, plan.ActivityPlanApplication: w.plannedApplication, plan.ActivityPlanRestore: w.plannedRestore, plan.ActivityCall: w.call, plan.ActivityThaw: w.thaw, plan.ActivityWatch: w.watch,
 		plan.ActivityArtifacts: w.artifacts, plan.ActivityRecord: w.record, plan.ActivityForget: w.forget,
 		plan.ActivityFreeze: func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) { return w.freeze(ctx, in) },
 	} {
@@ -76,6 +76,14 @@ func (w *world) log(s string) {
 
 func (w *world) planned(context.Context, plan.PlanInput) (*plan.PlanOutput, error) {
 	return &plan.PlanOutput{Plan: w.plan, Attributes: w.attributes}, nil
+}
+
+func (w *world) plannedApplication(context.Context, plan.ApplicationInput) (*plan.PlanOutput, error) {
+	return &plan.PlanOutput{Plan: w.plan}, nil
+}
+
+func (w *world) plannedRestore(context.Context, plan.RestoreInput) (*plan.PlanOutput, error) {
+	return &plan.PlanOutput{Plan: w.plan}, nil
 }
 
 func (w *world) call(ctx context.Context, c plan.Call) (*plan.CallResult, error) {
