@@ -38,7 +38,7 @@ Exit status: 0 done, 1 failed, 2 the command line is wrong.`,
 		{"run", "Run and see:", []*cobra.Command{runCommand(), backupCommand(), restoreCommand(), statusCommand(), describeCommand(), restorePointCommand()}},
 		{"operate", "Step in:", operateCommands()},
 		{"author", "Write blueprints:", []*cobra.Command{blueprintcmd.New(os.Stdout)}},
-		{"install", "Install:", []*cobra.Command{devCommand(), setupCommand(), versionCommand()}},
+		{"install", "Install:", []*cobra.Command{devCommand(), setupCommand(), rbacCommand(), versionCommand()}},
 	}
 	for _, g := range groups {
 		cmd.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

@@ -15,16 +15,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"thaw/activities/cluster"
-	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
 )
 
-// RotatedRules let a worker read log files that the kubelet has rotated away,
-// through the node's proxy. Without them a run whose log was rotated while no
-// stream was open fails, and says so.
-var RotatedRules = []catalogue.Rule{
-	{Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}, Cluster: true},
-}
+// The log files that the kubelet has rotated away are read through the node's
+// proxy, which the optional role "rotated-logs" allows (catalogue.Roles).
+// Without it a run whose log was rotated while no stream was open fails, and
+// says so.
 
 // recover reads, from the files that the kubelet has rotated away, the lines
 // between the last one that was read and until (zero: to their end).
@@ -37,7 +34,7 @@ func (l *reader) recover(ctx context.Context, until time.Time) {
 	}
 	if err != nil {
 		l.lost = fault.New(fault.Permanent, "%w: the kubelet rotated the log while no stream of it was open, and the older files cannot be read (%w); "+
-			"allow the worker to get nodes/proxy, give the kubelet a larger containerLogMaxSize, or print less", errLost, err)
+			"allow the worker to get nodes/proxy (thaw rbac --with rotated-logs), give the kubelet a larger containerLogMaxSize, or print less", errLost, err)
 		l.r.env.Log.Error("lines of a pod's log are lost", "pod", l.r.name(), "error", l.lost)
 		return
 	}
