@@ -32,12 +32,12 @@ type app struct {
 	labels    string
 	service   string
 	blueprint string
-	connect   func(t *testing.T, host string) books
+	connect   func(t testing.TB, host string) books
 }
 
 // books are what a database holds of the load's writes.
 type books interface {
-	start(t *testing.T) *clock
+	start(t testing.TB) *clock
 	// check says how many writes are there, and that they are whole.
 	check(ctx context.Context) (int64, error)
 }
@@ -50,25 +50,25 @@ type clock struct {
 }
 
 var apps = []app{
-	{"postgres", "pg-postgresql", "app.kubernetes.io/name=postgresql", "pg-postgresql", "postgres-csi", func(t *testing.T, host string) books {
+	{"postgres", "pg-postgresql", "app.kubernetes.io/name=postgresql", "pg-postgresql", "postgres-csi", func(t testing.TB, host string) books {
 		return sqlBooks{open(t, "pgx", fmt.Sprintf("host=%s port=5432 user=postgres password=thaw-postgres dbname=postgres sslmode=disable", host))}
 	}},
-	{"mariadb", "mariadb", "app.kubernetes.io/name=mariadb", "mariadb", "mariadb-csi", func(t *testing.T, host string) books {
+	{"mariadb", "mariadb", "app.kubernetes.io/name=mariadb", "mariadb", "mariadb-csi", func(t testing.TB, host string) books {
 		return sqlBooks{open(t, "mysql", fmt.Sprintf("root:thaw-mariadb@tcp(%s:3306)/shop", host))}
 	}},
-	{"redis", "redis-master", "app.kubernetes.io/instance=redis", "redis-master", "redis-csi", func(_ *testing.T, host string) books {
+	{"redis", "redis-master", "app.kubernetes.io/instance=redis", "redis-master", "redis-csi", func(_ testing.TB, host string) books {
 		return redisBooks{net.JoinHostPort(host, "6379")}
 	}},
 }
 
-func open(t *testing.T, driver, dsn string) *sql.DB {
+func open(t testing.TB, driver, dsn string) *sql.DB {
 	db, err := sql.Open(driver, dsn)
 	require.NoError(t, err)
 	t.Cleanup(func() { db.Close() })
 	return db
 }
 
-func (a *app) manifests(t *testing.T) string {
+func (a *app) manifests(t testing.TB) string {
 	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "cluster", "apps", a.name+".yaml"))
 	require.NoError(t, err)
 	return string(text)
@@ -85,7 +85,7 @@ type sqlBooks struct{ db *sql.DB }
 
 const writers = 2
 
-func (b sqlBooks) start(t *testing.T) *clock {
+func (b sqlBooks) start(t testing.TB) *clock {
 	l := testdb.StartLoad(t, b.db, writers)
 	return &clock{until: l.CommitsUntil, writers: writers, stop: l.Stop}
 }
@@ -129,7 +129,7 @@ func ask(conn net.Conn, in *bufio.Reader, command string) (string, error) {
 	return line[1:], nil
 }
 
-func (b redisBooks) start(t *testing.T) *clock {
+func (b redisBooks) start(t testing.TB) *clock {
 	ctx, cancel := context.WithCancel(context.Background())
 	var mu sync.Mutex
 	var times []time.Time
@@ -190,7 +190,7 @@ func (b redisBooks) check(ctx context.Context) (int64, error) {
 // span is when a backup froze and cut.
 type span struct{ frozen, cut time.Time }
 
-func spanOf(t *testing.T, volumes []any, freezes []plan.FreezeReport) span {
+func spanOf(t testing.TB, volumes []any, freezes []plan.FreezeReport) span {
 	require.NotEmpty(t, freezes)
 	require.NotEmpty(t, volumes)
 	sp := span{frozen: freezes[0].FrozenAt}
@@ -229,7 +229,7 @@ func (s *scene) holds(b books, c *clock, sp span) {
 
 // reachable waits until the nodes know the way to a service: after its pods are
 // ready, that takes a moment.
-func reachable(t *testing.T, b books) {
+func reachable(t testing.TB, b books) {
 	require.Eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()

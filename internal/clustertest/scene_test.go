@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 // scene is a namespace, a Temporal server, and a worker for the cluster.
 type scene struct {
 	*cluster.Cluster
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	ns     string
 	server *testenv.Server
@@ -43,7 +43,7 @@ type scene struct {
 	worker *testenv.Process
 }
 
-func newScene(t *testing.T) *scene {
+func newScene(t testing.TB) *scene {
 	t.Helper()
 	c := testcluster.Open(t)
 	s := &scene{Cluster: c, t: t, dir: t.TempDir(), ns: testcluster.Namespace(t, c)}
@@ -169,7 +169,7 @@ func (s *scene) orphans() (left []string) {
 }
 
 // corpus reads a public blueprint that nobody here wrote.
-func corpus(t *testing.T, name string) string {
+func corpus(t testing.TB, name string) string {
 	t.Helper()
 	dir := os.Getenv("THAW_CORPUS")
 	if dir == "" {
@@ -181,4 +181,25 @@ func corpus(t *testing.T, name string) string {
 	text, err := os.ReadFile(filepath.Join(dir, "kanister", name))
 	require.NoError(t, err)
 	return string(text)
+}
+
+// drive tells the local cluster's own driver, or one of its components, what to
+// do: `thaw-cluster` with these arguments.
+func drive(t testing.TB, args ...string) string {
+	t.Helper()
+	bin := filepath.Join("..", "..", "bin", "thaw-cluster")
+	if _, err := os.Stat(bin); err != nil {
+		t.Skipf("no local cluster: %s is not built; run: make e2e", bin)
+	}
+	out, err := exec.CommandContext(context.Background(), bin, args...).CombinedOutput()
+	require.NoError(t, err, "thaw-cluster %s: %s", strings.Join(args, " "), out)
+	return string(out)
+}
+
+// fault makes the driver fail for claims of the scene's namespace, until the
+// test ends.
+func (s *scene) fault(args ...string) {
+	s.t.Helper()
+	id := strings.TrimSpace(drive(s.t, append([]string{"fault", "--namespace", s.ns}, args...)...))
+	s.t.Cleanup(func() { drive(s.t, "fault", "clear", id) })
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
 	"thaw/blueprints/library"
@@ -187,23 +186,11 @@ func (l *lane) backup(text, id string) (out plan.Outcome, run string) {
 	return out, id
 }
 
-// actions counts what Temporal Cloud would bill a backup and its session for:
-// starts, activities, timers, signals, upserts, markers of side effects.
-func (l *lane) actions(id string) (n int) {
+// actions counts what Temporal Cloud would bill a backup and its session for.
+func (l *lane) actions(id string) int {
 	target := l.db.target
 	target.TaskQueue = plan.DefaultTaskQueue
-	for _, w := range []string{id, plan.FreezeID(target)} {
-		events := l.client.GetWorkflowHistory(context.Background(), w, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-		for events.HasNext() {
-			ev, err := events.Next()
-			require.NoError(l.t, err)
-			switch ev.GetEventType() {
-			case enums.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enums.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, enums.EVENT_TYPE_TIMER_STARTED,
-				enums.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED, enums.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES, enums.EVENT_TYPE_MARKER_RECORDED:
-				n++
-			}
-		}
-	}
+	_, n := testenv.Count(l.t, l.client, id, plan.FreezeID(target))
 	return n
 }
 

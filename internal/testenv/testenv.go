@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 
@@ -256,4 +257,28 @@ func Context(t testdb.TB, limit time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// Count counts the events of runs, and what Temporal Cloud would bill for them:
+// starts, activities, timers, signals, updates, upserts, markers of side
+// effects.
+func Count(t testdb.TB, c client.Client, workflows ...string) (events, actions int) {
+	t.Helper()
+	for _, w := range workflows {
+		history := c.GetWorkflowHistory(context.Background(), w, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+		for history.HasNext() {
+			ev, err := history.Next()
+			if err != nil {
+				t.Fatalf("history of %s: %v", w, err)
+			}
+			events++
+			switch ev.GetEventType() {
+			case enums.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enums.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, enums.EVENT_TYPE_TIMER_STARTED,
+				enums.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED, enums.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED,
+				enums.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES, enums.EVENT_TYPE_MARKER_RECORDED:
+				actions++
+			}
+		}
+	}
+	return events, actions
 }
