@@ -17,6 +17,7 @@ import (
 	"thaw/activities/cluster"
 	"thaw/activities/host"
 	"thaw/blueprints/plan"
+	"thaw/worker/actionset"
 )
 
 // Example is a commented configuration file.
@@ -31,6 +32,9 @@ const Example = `  taskQueue: thaw                # whose targets this worker se
   kubernetes:                    # in a pod: its own service account's
     kubeconfig: /etc/thaw/kubeconfig
     namespace: thaw              # of pods that a blueprint puts into none
+  actionSets:                    # run Kanister's ActionSets
+    enabled: true
+    namespaces: [kanister]       # default: the worker's own; "*" is all
   secretsKey: /etc/thaw/secrets.key       # encrypts Secrets in restore points; keep a copy
   log: {level: info, format: text}        # or json
 `
@@ -45,6 +49,8 @@ type Config struct {
 	BlueprintsDir string         `yaml:"blueprintsDir"`
 	Exec          host.Config    `yaml:"exec"`
 	Kubernetes    cluster.Config `yaml:"kubernetes"`
+	// ActionSets of the cluster that the worker runs, as Kanister's controller.
+	ActionSets actionset.Config `yaml:"actionSets"`
 	// SecretsKey is the file of the key that encrypts the Secrets in restore
 	// points, as age-keygen writes it. Default: <stateDir>/secrets.key, which is
 	// made where it does not exist.
@@ -87,6 +93,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Kubernetes.Kubeconfig, "kubeconfig", "", "cluster to work on (default in a pod: its own)")
 	f.StringVar(&c.Kubernetes.Context, "kube-context", "", "context of the kubeconfig (default: its current one)")
 	f.StringVar(&c.Kubernetes.Namespace, "kube-namespace", "", "namespace of pods that a blueprint puts into none")
+	f.BoolVar(&c.ActionSets.Enabled, "actionsets", false, "run Kanister's ActionSets, in place of its controller")
 	f.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
 	f.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
 	f.StringVar(&c.ReadyFile, "ready-file", "", "file to write once the worker takes work")

@@ -28,6 +28,8 @@ import (
 	"thaw/activities/volume"
 	"thaw/activities/wait"
 	"thaw/activities/web"
+	"thaw/blueprints/catalogue"
+	"thaw/worker/actionset"
 	"thaw/workflows"
 )
 
@@ -42,6 +44,15 @@ func Functions(cfg *Config, c *cluster.Cluster) []function.Function {
 		all = append(all, family...)
 	}
 	return all
+}
+
+// known is the catalogue of what a worker runs, and of what Kanister has.
+func known(functions []function.Function) catalogue.Catalogue {
+	entries := make([]catalogue.Function, 0, len(functions))
+	for i := range functions {
+		entries = append(entries, functions[i].Function)
+	}
+	return catalogue.New(catalogue.Kanister(), entries)
 }
 
 // Options are the worker options that the freeze depends on.
@@ -84,6 +95,11 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 		return fmt.Errorf("configuration: %w", err)
 	}
 	secrets := &secret.Store{Secrets: cfg.SecretsDir, ConfigMaps: cfg.ConfigMapsDir, Redact: redact}
+	if cfg.ActionSets.Enabled {
+		if err := on.Need(); err != nil {
+			return fmt.Errorf("configuration: actionSets: %w", err)
+		}
+	}
 	if on != nil {
 		secrets.Cluster = on
 		klog.SetSlogLogger(logger)
@@ -126,6 +142,10 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 		if err := os.WriteFile(cfg.ReadyFile, []byte(cfg.TaskQueue+"\n"), 0o600); err != nil {
 			logger.Warn("ready file not written", "error", err)
 		}
+	}
+	if cfg.ActionSets.Enabled {
+		bridge := &actionset.Bridge{Config: cfg.ActionSets, Cluster: on, Client: c, TaskQueue: cfg.TaskQueue, Catalogue: known(functions), Log: logger}
+		go bridge.Run(ctx)
 	}
 	<-ctx.Done()
 	logger.Info("worker stops; freezes under way end first", "held", len(engine.Holding()))
