@@ -51,6 +51,9 @@ func (e *Engine) plan(ctx context.Context, in plan.PlanInput) (*plan.Plan, error
 			return nil, err
 		}
 		inherit(req, from)
+		if from.Application != nil {
+			return e.planOfApplication(in, from)
+		}
 	}
 	text, name, err := e.blueprint(ctx, req, from)
 	if err != nil {

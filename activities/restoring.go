@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -297,4 +299,75 @@ func transforms(list []plan.Transform) []any {
 		out = append(out, map[string]any{"kind": t.Kind, "name": t.Name, "patch": patch})
 	}
 	return out
+}
+
+// planOfApplication plans an action on the restore point of an application. It
+// has one of its own: to delete it.
+func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*plan.Plan, error) {
+	req := in.Request
+	if req.Action != "delete" {
+		return nil, fault.New(fault.User, "restore point %s is of the application %s: restore it with: thaw restore %s; delete it with: thaw run application.delete --from %s", rp.ID, rp.Application.Namespace, rp.ID, rp.ID)
+	}
+	r := &restoring{e: e, rp: rp, app: rp.Application}
+	var phases []plan.Phase
+	last := []string{}
+	then := func(ph plan.Phase) {
+		ph.Needs = last
+		phases = append(phases, ph)
+		last = []string{ph.Name}
+	}
+	// The members first: what they put elsewhere is found by their restore points.
+	var members []plan.Member
+	for _, m := range r.app.Members {
+		if m.RestorePoint.Directory == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(m.RestorePoint.Directory, plan.RestorePointFile)); errors.Is(err, fs.ErrNotExist) {
+			continue // an earlier attempt deleted it
+		}
+		of, err := e.readRestorePoint(m.RestorePoint.Directory, filepath.Dir(m.RestorePoint.Directory))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		bp, bad := blueprints.Parse(m.Blueprint, []byte(of.BlueprintText))
+		if err := bad.Err(); err != nil {
+			return nil, fault.New(fault.User, "%s: %w", m.Name, err)
+		}
+		if _, ok := bp.Action("delete"); ok {
+			members = append(members, plan.Member{Name: m.Name + "-delete", Request: plan.Request{
+				Blueprint: of.Blueprint, BlueprintText: of.BlueprintText, Action: "delete", From: of.Directory, Target: of.Target, Options: of.Options, NoApproval: true,
+			}})
+		}
+	}
+	if len(members) > 0 {
+		then(plan.Phase{Name: "deleteActions", Together: &plan.Together{Members: members}})
+	}
+	if volumes := r.volumes(); len(volumes) > 0 {
+		then(r.call("snapshots", "DeleteSnapshots", plan.Values{"volumes": volumes}))
+	}
+	files := []any{filepath.Join(rp.Directory, manifests.File), filepath.Join(rp.Directory, manifests.SecretsFile), filepath.Join(rp.Directory, "members")}
+	kept, err := filepath.Glob(filepath.Join(rp.Directory, "before-*.json.age")) // by restores
+	if err != nil {
+		return nil, fault.New(fault.Permanent, "%w", err)
+	}
+	for _, f := range kept {
+		files = append(files, f)
+	}
+	then(r.call("files", "DeletePath", plan.Values{"paths": files}))
+	p := &plan.Plan{
+		Blueprint: "application", Action: "delete", Target: rp.Target, Phases: phases,
+		Scope: plan.Scope{
+			Target: rp.Target, RestorePoint: plan.RestorePointRef{ID: rp.ID, Directory: rp.Directory, Consistent: rp.Consistent},
+			Time: in.Time.UTC().Format(time.RFC3339Nano), Options: plan.Values{},
+		},
+	}
+	if a := req.Approval; a != nil {
+		c := *a
+		c.Count = max(c.Count, 1)
+		p.Approval = &c
+	}
+	if err := p.Seal(); err != nil {
+		return nil, fault.New(fault.Permanent, "%w", err)
+	}
+	return p, nil
 }

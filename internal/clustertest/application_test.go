@@ -111,6 +111,11 @@ spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
 	t.Cleanup(func() { s.destroy(other) })
 	s.restoreApplication(plan.RestoreRequest{From: rp.ID, Namespace: other, NoApproval: true, StorageClasses: map[string]string{"thaw-btrfs": "thaw-btrfs-2"}})
 	s.check(other, books, clocks, sp)
+
+	s.run(plan.Request{From: rp.ID, Action: "delete"})
+	require.Empty(t, s.orphans())
+	_, err = os.Stat(rp.Directory)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 // check looks into the databases of a restored namespace.
