@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	transport "k8s.io/client-go/transport/websocket"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"thaw/activities/cluster"
 	"thaw/blueprints/fault"
@@ -138,6 +139,9 @@ func dial(ctx context.Context, c *cluster.Cluster, w where, command []string) (*
 	// The command was not started: the upgrade is answered before it is.
 	var status apierrors.APIStatus
 	if errors.As(err, &status) && status.Status().Code < 500 && status.Status().Code != http.StatusTooManyRequests {
+		if apierrors.IsForbidden(err) { // the server does not always say what it misses
+			err = fmt.Errorf("%w (a worker needs get and create of pods/exec)", err)
+		}
 		return nil, fault.New(fault.User, "exec in %s: %w", w, err)
 	}
 	return nil, fault.New(fault.Transient, "exec in %s: %w", w, err)
@@ -152,7 +156,12 @@ func open(ctx context.Context, c *cluster.Cluster, u *url.URL) (*websocket.Conn,
 	if err != nil {
 		return nil, err
 	}
-	return transport.Negotiate(rt, holder, req, protocols...)
+	conn, err := transport.Negotiate(rt, holder, req, protocols...)
+	var answer *httpstream.UpgradeFailureError
+	if errors.As(err, &answer) { // hides what the server said, and whether it did
+		return nil, answer.Cause
+	}
+	return conn, err
 }
 
 // keepAlive pings, and takes each pong for a sign of life.
