@@ -98,6 +98,7 @@ func (a *action) run(ctx workflow.Context) (*plan.Outcome, error) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	if err != nil {
+		a.leave()
 		a.compensate(ctx)
 	}
 	switch derr := a.runDefer(ctx); {

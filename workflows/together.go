@@ -141,3 +141,13 @@ func (a *action) member(ctx workflow.Context, o *member) error {
 	}
 	return err
 }
+
+// leave names what the members of a failed application left: their restore
+// points are whole, and a person may want them.
+func (a *action) leave() {
+	for _, m := range a.members {
+		if rp := m.out.RestorePoint; rp != nil {
+			a.left = append(a.left, fmt.Sprintf("restore point %s of %s", rp.Directory, m.Name))
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"thaw/activities/cluster/manifests"
 	"thaw/blueprints/plan"
@@ -42,8 +43,9 @@ func (s *scene) restoreApplication(req plan.RestoreRequest) *plan.Outcome {
 
 // annotate binds the apps' blueprints to their StatefulSets.
 func (s *scene) annotate(a *app) {
-	text := fmt.Sprintf(`{"metadata":{"annotations":{"thaw.dev/blueprint":%q}}}`, a.blueprint)
-	s.kubectl("", "-n", s.ns, "patch", "statefulset", a.set, "--type", "merge", "-p", text)
+	text := fmt.Appendf(nil, `{"metadata":{"annotations":{"thaw.dev/blueprint":%q}}}`, a.blueprint)
+	_, err := s.Kube.AppsV1().StatefulSets(s.ns).Patch(s.t.Context(), a.set, types.MergePatchType, text, metav1.PatchOptions{})
+	require.NoError(s.t, err)
 }
 
 func (s *scene) destroy(namespace string) {

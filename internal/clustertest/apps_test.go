@@ -6,8 +6,6 @@ import (
 	"database/sql"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,11 +66,7 @@ func open(t testing.TB, driver, dsn string) *sql.DB {
 	return db
 }
 
-func (a *app) manifests(t testing.TB) string {
-	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "cluster", "apps", a.name+".yaml"))
-	require.NoError(t, err)
-	return string(text)
-}
+func (a *app) manifests(t testing.TB) string { return testcluster.App(t, a.name) }
 
 // host is the address of the app's service, which the host reaches.
 func (s *scene) host(namespace string, a *app) string {

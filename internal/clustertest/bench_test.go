@@ -73,7 +73,7 @@ func BenchmarkWindow(b *testing.B) {
 		}
 		s.fault("--snapshot-ready-after", "30s")
 		slow, _, _ := backup()
-		drive(b, "fault", "clear")
+		testcluster.Drive(b, "fault", "clear")
 		ratio := float64(median(ours)) / float64(median(plain))
 		b.Logf("thaw %.1f ms, plain %.1f ms, ratio %.2f, ready after 30 s %.1f ms, %d events, %d actions", ms(median(ours)), ms(median(plain)), ratio, ms(slow), events, actions)
 		b.ReportMetric(ms(median(ours)), "thaw-ms")

@@ -4,20 +4,17 @@
 package clustertest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"thaw/activities/cluster"
 	"thaw/blueprints/plan"
@@ -101,71 +98,21 @@ func (s *scene) await(run client.WorkflowRun) (*plan.Outcome, error) {
 func (s *scene) apply(namespace string, manifests ...string) {
 	s.t.Helper()
 	for _, m := range manifests {
-		s.kubectl(m, "apply", "-n", namespace, "-f", "-")
+		testcluster.Apply(s.t, s.Cluster, namespace, m)
 	}
-}
-
-// kubectl runs it as a person does.
-func (s *scene) kubectl(stdin string, args ...string) string {
-	s.t.Helper()
-	path := os.Getenv("THAW_KUBECTL")
-	if path == "" {
-		path = "kubectl"
-	}
-	cmd := exec.CommandContext(context.Background(), path, args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	require.NoError(s.t, cmd.Run(), "kubectl %s: %s", strings.Join(args, " "), errs.String())
-	return out.String()
 }
 
 // ready waits until a workload's pods are ready, and returns the first.
 func (s *scene) ready(namespace, labels string, count int) string {
 	s.t.Helper()
-	name := ""
-	require.Eventually(s.t, func() bool {
-		pods, err := s.Kube.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{LabelSelector: labels})
-		if err != nil {
-			return false
-		}
-		n := 0
-		for i := range pods.Items {
-			for _, c := range pods.Items[i].Status.Conditions {
-				if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && pods.Items[i].DeletionTimestamp == nil {
-					n, name = n+1, pods.Items[i].Name
-				}
-			}
-		}
-		return n == count
-	}, testcluster.Wait, testcluster.Tick)
-	return name
+	return testcluster.Ready(s.t, s.Cluster, namespace, labels, count)
 }
 
-// orphans lists what a run may have left: pods that Thaw made, snapshots and
-// volumes of the namespace.
-func (s *scene) orphans() (left []string) {
+// orphans lists what a run may have left in the namespace, but for the claims
+// that a restore made.
+func (s *scene) orphans() []string {
 	s.t.Helper()
-	ctx := context.Background()
-	marked := metav1.ListOptions{LabelSelector: cluster.LabelManaged + "=" + cluster.Managed}
-	pods, err := s.Kube.CoreV1().Pods(s.ns).List(ctx, marked)
-	require.NoError(s.t, err)
-	for _, o := range pods.Items {
-		left = append(left, "pod "+o.Name)
-	}
-	snaps, err := s.Snapshots.SnapshotV1().VolumeSnapshots(s.ns).List(ctx, metav1.ListOptions{})
-	require.NoError(s.t, err)
-	for _, o := range snaps.Items {
-		left = append(left, "snapshot "+o.Name)
-	}
-	contents, err := s.Snapshots.SnapshotV1().VolumeSnapshotContents().List(ctx, metav1.ListOptions{})
-	require.NoError(s.t, err)
-	for _, o := range contents.Items {
-		if o.Spec.VolumeSnapshotRef.Namespace == s.ns {
-			left = append(left, "snapshot content "+o.Name)
-		}
-	}
-	return left
+	return slices.DeleteFunc(testcluster.Orphans(s.t, s.Cluster, s.ns), func(o string) bool { return strings.HasPrefix(o, "claim ") })
 }
 
 // corpus reads a public blueprint that nobody here wrote.
@@ -183,23 +130,10 @@ func corpus(t testing.TB, name string) string {
 	return string(text)
 }
 
-// drive tells the local cluster's own driver, or one of its components, what to
-// do: `thaw-cluster` with these arguments.
-func drive(t testing.TB, args ...string) string {
-	t.Helper()
-	bin := filepath.Join("..", "..", "bin", "thaw-cluster")
-	if _, err := os.Stat(bin); err != nil {
-		t.Skipf("no local cluster: %s is not built; run: make e2e", bin)
-	}
-	out, err := exec.CommandContext(context.Background(), bin, args...).CombinedOutput()
-	require.NoError(t, err, "thaw-cluster %s: %s", strings.Join(args, " "), out)
-	return string(out)
-}
-
 // fault makes the driver fail for claims of the scene's namespace, until the
 // test ends.
 func (s *scene) fault(args ...string) {
 	s.t.Helper()
-	id := strings.TrimSpace(drive(s.t, append([]string{"fault", "--namespace", s.ns}, args...)...))
-	s.t.Cleanup(func() { drive(s.t, "fault", "clear", id) })
+	id := strings.TrimSpace(testcluster.Drive(s.t, append([]string{"fault", "--namespace", s.ns}, args...)...))
+	s.t.Cleanup(func() { testcluster.Drive(s.t, "fault", "clear", id) })
 }

@@ -4,8 +4,13 @@ package testcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,10 +19,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 
 	"thaw/activities/cluster"
+	"thaw/blueprints/plan"
 )
 
 // Wait is how long a test waits for what should come soon.
@@ -118,4 +126,111 @@ func Exec(t testing.TB, c *cluster.Cluster, namespace, pod, container, script st
 	err = ex.StreamWithContext(context.WithoutCancel(t.Context()), remotecommand.StreamOptions{Stdout: &out, Stderr: &errs})
 	require.NoError(t, err, "%s%s", out.String(), errs.String())
 	return out.String()
+}
+
+// Apply makes the objects of a manifest in a namespace.
+func Apply(t testing.TB, c *cluster.Cluster, namespace, manifest string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	dec := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifest), 4096)
+	for {
+		o := &unstructured.Unstructured{}
+		err := dec.Decode(&o.Object)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		require.NoError(t, err)
+		if len(o.Object) == 0 {
+			continue
+		}
+		gvk := o.GroupVersionKind()
+		gvr, err := c.Resource(plan.Reference{Kind: gvk.Kind, Group: gvk.Group, APIVersion: gvk.Version, Name: o.GetName()})
+		require.NoError(t, err)
+		in, err := c.Namespaced(gvr)
+		require.NoError(t, err)
+		if in {
+			o.SetNamespace(namespace)
+		}
+		_, err = c.Dynamic.Resource(gvr).Namespace(o.GetNamespace()).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "test", Force: true})
+		require.NoError(t, err, "%s %s", o.GetKind(), o.GetName())
+	}
+}
+
+// Ready waits until so many pods of these labels are ready, and returns one.
+func Ready(t testing.TB, c *cluster.Cluster, namespace, labels string, count int) string {
+	t.Helper()
+	name := ""
+	require.Eventually(t, func() bool {
+		pods, err := c.Kube.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{LabelSelector: labels})
+		if err != nil {
+			return false
+		}
+		n := 0
+		for i := range pods.Items {
+			for _, cond := range pods.Items[i].Status.Conditions {
+				if cond.Type == corev1.PodReady && cond.Status == corev1.ConditionTrue && pods.Items[i].DeletionTimestamp == nil {
+					n, name = n+1, pods.Items[i].Name
+				}
+			}
+		}
+		return n == count
+	}, Wait, Tick)
+	return name
+}
+
+// App is the manifest of a database of deploy/cluster/apps.
+func App(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(), "deploy", "cluster", "apps", name+".yaml"))
+	require.NoError(t, err)
+	return string(text)
+}
+
+func root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// Orphans lists what runs may have left in a namespace: pods that Thaw made,
+// snapshots and their contents.
+func Orphans(t testing.TB, c *cluster.Cluster, namespace string) (left []string) {
+	t.Helper()
+	ctx := context.Background()
+	marked := metav1.ListOptions{LabelSelector: cluster.LabelManaged + "=" + cluster.Managed}
+	pods, err := c.Kube.CoreV1().Pods(namespace).List(ctx, marked)
+	require.NoError(t, err)
+	for _, o := range pods.Items {
+		left = append(left, "pod "+o.Name)
+	}
+	snaps, err := c.Snapshots.SnapshotV1().VolumeSnapshots(namespace).List(ctx, metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, o := range snaps.Items {
+		left = append(left, "snapshot "+o.Name)
+	}
+	contents, err := c.Snapshots.SnapshotV1().VolumeSnapshotContents().List(ctx, metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, o := range contents.Items {
+		if o.Spec.VolumeSnapshotRef.Namespace == namespace {
+			left = append(left, "snapshot content "+o.Name)
+		}
+	}
+	claims, err := c.Kube.CoreV1().PersistentVolumeClaims(namespace).List(ctx, marked)
+	require.NoError(t, err)
+	for _, o := range claims.Items {
+		left = append(left, "claim "+o.Name)
+	}
+	return left
+}
+
+// Drive tells the local cluster's own driver, or one of its components, what to
+// do: thaw-cluster with these arguments.
+func Drive(t testing.TB, args ...string) string {
+	t.Helper()
+	bin := filepath.Join(root(), "bin", "thaw-cluster")
+	if _, err := os.Stat(bin); err != nil {
+		t.Skipf("no local cluster: %s is not built; run: make e2e", bin)
+	}
+	out, err := exec.CommandContext(context.Background(), bin, args...).CombinedOutput()
+	require.NoError(t, err, "thaw-cluster %s: %s", strings.Join(args, " "), out)
+	return string(out)
 }

@@ -23,7 +23,7 @@ type Point string
 // The points of a freeze.
 const (
 	Do   Point = "do"   // SQLFreeze
-	Cut  Point = "cut"  // SnapshotPath
+	Cut  Point = "cut"  // SnapshotPath, CutVolumes
 	Undo Point = "undo" // SQLThaw
 )
 
@@ -81,7 +81,7 @@ func faults(text string) (func([]function.Function) []function.Function, error) 
 	if err := json.Unmarshal([]byte(text), &f); err != nil {
 		return nil, err
 	}
-	names := map[string]Point{"SQLFreeze": Do, "SnapshotPath": Cut, "SQLThaw": Undo}
+	names := map[string]Point{"SQLFreeze": Do, "SnapshotPath": Cut, "CutVolumes": Cut, "SQLThaw": Undo}
 	return func(list []function.Function) []function.Function {
 		for i := range list {
 			if names[list[i].Name] == f.Point {

@@ -118,6 +118,7 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 	go sweep(ctx, engine, logger)
 	if on != nil {
 		go podrun.Sweep(ctx, on, logger, engine.Pending)
+		go volume.Sweep(ctx, on, logger, engine.Orphaned)
 	}
 
 	var w worker.Worker

@@ -55,8 +55,7 @@ func Run(ctx context.Context, c *cluster.Cluster, env *function.Env, t Task) (fu
 	r := &run{c: c, env: env, task: t, pod: t.Pod.DeepCopy()}
 	r.pod.Name = env.Key
 	cluster.Mark(r.pod, env.Key, env.Run.ID)
-	r.pod.Annotations[AnnotationActivity] = env.Activity
-	r.pod.Annotations[AnnotationRunID] = env.Run.RunID
+	r.pod.Annotations[AnnotationActivity] = env.Run.RunID + "/" + env.Activity
 	r.log = newReader(r)
 	if err := r.start(ctx); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", r.name(), err)
@@ -75,11 +74,9 @@ func Run(ctx context.Context, c *cluster.Cluster, env *function.Env, t Task) (fu
 	return out, err
 }
 
-// What the sweep of orphaned pods needs to know.
-const (
-	AnnotationActivity = "thaw.dev/activity"
-	AnnotationRunID    = "thaw.dev/run-id"
-)
+// AnnotationActivity says which activity of a run takes the pod's result, as
+// RUN-ID/ACTIVITY-ID: the sweep of orphaned pods asks whether it is over.
+const AnnotationActivity = "thaw.dev/activity"
 
 type run struct {
 	c    *cluster.Cluster

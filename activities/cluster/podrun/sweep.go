@@ -3,6 +3,7 @@ package podrun
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,7 +14,7 @@ import (
 )
 
 // sweepEvery is how often pods are looked for that nobody will take.
-const sweepEvery = 10 * time.Minute
+const sweepEvery = time.Minute
 
 // Sweep deletes pods whose activity is over: their worker died between taking
 // the result and taking the pod away. It looks at once, and then from time to
@@ -44,9 +45,9 @@ func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, pending fu
 	}
 	for i := range list.Items {
 		pod := &list.Items[i]
-		run := plan.Run{ID: pod.Annotations[cluster.AnnotationRun], RunID: pod.Annotations[AnnotationRunID]}
-		activity := pod.Annotations[AnnotationActivity]
-		if run.ID == "" || activity == "" {
+		runID, activity, ok := strings.Cut(pod.Annotations[AnnotationActivity], "/")
+		run := plan.Run{ID: pod.Annotations[cluster.AnnotationRun], RunID: runID}
+		if run.ID == "" || !ok {
 			continue
 		}
 		open, err := pending(ctx, run, activity)
