@@ -9,7 +9,7 @@ RELEASE ?= v0.1
 E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/cluster/... ./internal/clustertest/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
-.PHONY: help build demo test matrix bench record cluster cluster-down e2e lint fuzz golden clean FORCE
+.PHONY: help build demo test matrix matrix-cluster bench record cluster cluster-down e2e lint fuzz golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,10 @@ ifeq ($(KUBECONFIG),)
 	@bin/thaw-cluster up
 endif
 	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 60m $(E2E_THERE))
+
+matrix-cluster: bin/thaw-server bin/thaw-cluster ## the failure matrix on the cluster that is up, with what may go wrong there besides
+	@KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_MATRIX=cluster THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix-cluster.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 80m; \
+	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix-cluster.txt; exit $$rc
 
 record: bin/thaw-server ## record histories for the replay tests of RELEASE
 	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m

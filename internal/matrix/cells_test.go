@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"os"
 	"time"
 
 	batchpb "go.temporal.io/api/batch/v1"
@@ -25,6 +26,8 @@ type cell struct {
 	// timeout: the workflow's execution times out in the cut.
 	timeout bool
 	act     func(*trial)
+	// before and after prepare what the cell needs, and mend what it broke.
+	before, after func(*trial)
 	// ok: the run must end well, with a consistent restore point. Elsewhere
 	// it may end as it likes, as long as it tells the truth.
 	ok bool
@@ -53,6 +56,9 @@ func cells() []cell {
 	}
 	for _, p := range points {
 		list = append(list, cell{name: "server kill -9 and restart " + p.name, point: p.point, mode: p.mode, act: (*trial).killServer})
+	}
+	if os.Getenv("THAW_MATRIX") == "cluster" {
+		list = append(list, clusterCells()...)
 	}
 	return append(list, []cell{
 		{name: "freeze session terminated", point: testenv.Cut, mode: testenv.Before, act: (*trial).terminateSession},

@@ -2,17 +2,22 @@ package matrix
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"thaw/activities/cluster"
 	"thaw/blueprints/plan"
+	"thaw/internal/testcluster"
 	"thaw/internal/testdb"
 	"thaw/internal/testenv"
 	"thaw/worker/wiring"
@@ -35,6 +40,13 @@ type lane struct {
 	// that of its freeze.
 	reach, maxFreeze time.Duration
 	pg               *testdb.Postgres
+	kube             *kube // of a lane whose database is in pods
+}
+
+// kube is a lane's part of a cluster.
+type kube struct {
+	*cluster.Cluster
+	ns, pods, container string
 }
 
 // database is what a lane needs of its database.
@@ -89,11 +101,51 @@ func newLane(t testing.TB, name string) *lane {
 		l.reach, l.maxFreeze = 6*time.Second, 20*time.Second
 		l.db.target, l.db.load = plan.Target{Kind: "mariadb", Name: db.Addr}, testdb.StartLoad(t, db.DB, 2)
 	}
+	if strings.HasSuffix(name, "-csi") {
+		l.inPods(strings.TrimSuffix(name, "-csi"))
+	}
 	l.server = testenv.StartServer(t, filepath.Join(l.dir, "server"))
 	l.client = l.server.Client()
 	l.startWorker(nil)
 	l.seen.start(t, l.db)
 	return l
+}
+
+// inPods puts the lane's database on the cluster.
+func (l *lane) inPods(app string) {
+	t := l.t
+	c := testcluster.Open(t)
+	k := &kube{Cluster: c, ns: testcluster.Namespace(t, c)}
+	l.kube, l.cfg.Kubernetes = k, cluster.Config{Kubeconfig: os.Getenv("KUBECONFIG"), Namespace: k.ns}
+	testcluster.Apply(t, c, k.ns, testcluster.App(t, app))
+	service, driver, dsn := "mariadb", "mysql", "root:thaw-mariadb@tcp(%s:3306)/shop"
+	k.pods, k.container = "app.kubernetes.io/name=mariadb", "mariadb"
+	if app == "postgres" {
+		service, driver, dsn = "pg-postgresql", "pgx", "host=%s port=5432 user=postgres password=thaw-postgres dbname=postgres sslmode=disable"
+		k.pods, k.container = "app.kubernetes.io/name=postgresql", "postgresql"
+	}
+	testcluster.Ready(t, c, k.ns, k.pods, 1)
+	svc, err := c.Kube.CoreV1().Services(k.ns).Get(t.Context(), service, metav1.GetOptions{})
+	require.NoError(t, err)
+	db, err := sql.Open(driver, fmt.Sprintf(dsn, svc.Spec.ClusterIP))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	testenv.Await(t, time.Minute, "the database answers", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		return db.PingContext(ctx) == nil
+	})
+	l.db.target = plan.Target{Kind: "StatefulSet", Name: service, Namespace: k.ns}
+	l.db.load = testdb.StartLoad(t, db, 2)
+	if app == "postgres" {
+		l.db.held = func(ctx context.Context) (n int, err error) {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			err = db.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'thaw:%'").Scan(&n)
+			return n, err
+		}
+	}
+	l.reach, l.maxFreeze = 4*time.Second, 12*time.Second
 }
 
 // recover lets verify start the server's program on a copy of a backup.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 
 	"thaw/blueprints/library"
 	"thaw/blueprints/plan"
+	"thaw/internal/testcluster"
 	"thaw/internal/testenv"
 )
 
@@ -32,14 +34,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// lanes are the columns of the matrix.
-var lanes = []string{"sqlite", "postgres", "mariadb"}
+// lanes are the columns of the matrix: databases on this host, or, with
+// THAW_MATRIX=cluster, in pods of a cluster.
+var lanes = func() []string {
+	if os.Getenv("THAW_MATRIX") == "cluster" {
+		return []string{"postgres-csi", "mariadb-csi"}
+	}
+	return []string{"sqlite", "postgres", "mariadb"}
+}()
 
 func TestMatrix(t *testing.T) {
 	if os.Getenv("THAW_MATRIX") == "" {
 		t.Skip("the failure matrix takes several minutes: make matrix")
 	}
-	only := os.Getenv("THAW_MATRIX_ONLY") // part of a cell's name, for debugging
+	only := regexp.MustCompile(os.Getenv("THAW_MATRIX_ONLY")) // cells' names, for debugging
 	var mu sync.Mutex
 	results := map[string]map[string]result{}
 	t.Run("lanes", func(t *testing.T) {
@@ -48,10 +56,12 @@ func TestMatrix(t *testing.T) {
 				continue
 			}
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
 				l := newLane(t, name)
+				if l.kube == nil { // what breaks a cluster breaks it for all
+					t.Parallel()
+				}
 				for i, c := range cells() {
-					if !strings.Contains(c.name, only) {
+					if !only.MatchString(c.name) {
 						continue
 					}
 					r := l.run(i, c)
@@ -65,6 +75,7 @@ func TestMatrix(t *testing.T) {
 					assert.Empty(t, r.lie, c.name)
 					assert.True(t, !c.ok || r.consistent, "%s: must end well, and ended: %s", c.name, r.detail)
 				}
+				l.leftovers(t)
 			})
 		}
 	})
@@ -127,6 +138,20 @@ func write(t *testing.T, results map[string]map[string]result) {
 	}
 }
 
+// leftovers waits until nothing is left on the cluster that runs made: the
+// compensations are done when a run ends, and the sweep follows.
+func (l *lane) leftovers(t *testing.T) {
+	if l.kube == nil {
+		return
+	}
+	var left []string
+	assert.Eventually(t, func() bool {
+		left = testcluster.Orphans(t, l.kube.Cluster, l.kube.ns)
+		return len(left) == 0
+	}, 4*time.Minute, time.Second)
+	assert.Empty(t, left, "left on the cluster")
+}
+
 // trial is one cell in one lane.
 type trial struct {
 	lane    *lane
@@ -139,7 +164,7 @@ type trial struct {
 }
 
 func (l *lane) run(i int, c cell) (r result) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	x := &trial{lane: l, ctx: ctx, id: fmt.Sprintf("%s.backup/%02d", l.blueprint, i), target: l.db.target}
 	x.target.TaskQueue = plan.DefaultTaskQueue
@@ -150,6 +175,9 @@ func (l *lane) run(i int, c cell) (r result) {
 	if c.point != "" {
 		l.worker.Stop()
 		l.startWorker(x.fault)
+	}
+	if c.before != nil {
+		c.before(x)
 	}
 	x.await("the database takes writes", l.seen.free)
 	l.seen.reset()
@@ -163,6 +191,9 @@ func (l *lane) run(i int, c cell) (r result) {
 	r = x.verdict(run)
 	x.fault.Go() // nothing waits any more
 	x.timers.Wait()
+	if c.after != nil {
+		c.after(x)
+	}
 	if dir := os.Getenv("THAW_RECORD"); dir != "" {
 		name := filepath.Join(dir, l.name+"-"+testenv.Slug(c.name))
 		testenv.Record(ctx, l.t, l.client, x.id, run.GetRunID(), name+".json")
@@ -193,6 +224,9 @@ func (x *trial) start(c cell) client.WorkflowRun {
 // verdict waits until it is over, and says what was seen.
 func (x *trial) verdict(run client.WorkflowRun) (r result) {
 	deadline := time.Now().Add(90 * time.Second)
+	if x.lane.kube != nil {
+		deadline = deadline.Add(time.Minute)
+	}
 	for x.running(x.id) || x.running(x.session) || !x.lane.seen.free() {
 		if time.Now().After(deadline) {
 			r.frozen = fmt.Sprintf("not over after 90 s: run %t, session %t, free %t", x.running(x.id), x.running(x.session), x.lane.seen.free())
@@ -222,6 +256,11 @@ func (x *trial) verdict(run client.WorkflowRun) (r result) {
 				r.lie = lie
 			}
 		}
+	}
+	if x.lane.kube != nil {
+		// Restored in its own tests; here only what is left behind counts.
+		x.must(x.act("delete", out.RestorePoint.ID, nil))
+		return r
 	}
 	if lie := x.wrong(out.RestorePoint.ID); lie != nil {
 		r.lie = lie.Error()
@@ -332,4 +371,21 @@ func (b *blueprint) addInner(name, fn string, command ...string) {
 	ph := b.freezePhase()
 	inner, _ := ph["phases"].([]any)
 	ph["phases"] = append(inner, map[string]any{"name": name, "func": fn, "args": map[string]any{"command": command}})
+}
+
+// setPhase sets an argument of a phase of the backup.
+func (b *blueprint) setPhase(name, k, v string) {
+	for _, ph := range b.root["actions"].(map[string]any)["backup"].(map[string]any)["phases"].([]any) {
+		if m := ph.(map[string]any); m["name"] == name {
+			m["args"].(map[string]any)[k] = v
+		}
+	}
+}
+
+func (x *trial) progress() (p plan.Progress, err error) {
+	v, err := x.lane.client.QueryWorkflow(x.ctx, x.id, "", plan.QueryProgress)
+	if err == nil {
+		err = v.Get(&p)
+	}
+	return p, err
 }
