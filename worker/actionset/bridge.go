@@ -38,6 +38,8 @@ type Bridge struct {
 	followed map[types.UID]*follower
 	work     sync.WaitGroup
 	events   *recorder
+	// announced blueprints: uid to resource version.
+	announced sync.Map
 }
 
 // follower is what follows one ActionSet.

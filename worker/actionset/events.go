@@ -90,6 +90,9 @@ func (r *recorder) run(ctx context.Context) {
 // announce says of a blueprint that it is known, or what is wrong with it:
 // before the first ActionSet fails by it.
 func (b *Bridge) announce(_ context.Context, o *unstructured.Unstructured) {
+	if was, _ := b.announced.Swap(o.GetUID(), o.GetResourceVersion()); was == o.GetResourceVersion() {
+		return
+	}
 	text, err := binding.Text(o)
 	if err != nil {
 		return

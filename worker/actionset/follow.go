@@ -98,6 +98,9 @@ func (b *Bridge) get(ctx context.Context, k key) (*unstructured.Unstructured, *s
 // more, or by another one. A run that is not there has no id.
 func (b *Bridge) adopt(ctx context.Context, k key, s *set) ([]run, error) {
 	runs := make([]run, len(s.spec.Actions))
+	if s.status == nil {
+		return runs, nil // it is written before anything is started
+	}
 	for i := range runs {
 		id := id(k.namespace, k.name, string(k.uid), i)
 		found, err := b.exists(ctx, id)
@@ -236,7 +239,7 @@ func (b *Bridge) picture(ctx context.Context, k key, s *spec, runs []run) error 
 			b.observe(ctx, runs[i].id, s.Actions[i].Object.target(b.TaskQueue), func(f func(*run)) { tell(i, f) })
 		})
 	}
-	waits := map[int]string{}
+	told := map[string]bool{}
 	for {
 		mu.Lock()
 		now := append([]run{}, runs...)
@@ -253,7 +256,7 @@ func (b *Bridge) picture(ctx context.Context, k key, s *spec, runs []run) error 
 		}); err != nil || ended {
 			return err
 		}
-		b.waiting(ctx, k, now, waits)
+		b.waiting(ctx, k, now, told)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -262,21 +265,26 @@ func (b *Bridge) picture(ctx context.Context, k key, s *spec, runs []run) error 
 	}
 }
 
-// waiting says in an event what a run waits for: an approval, say.
-func (b *Bridge) waiting(ctx context.Context, k key, runs []run, told map[int]string) {
+// waiting says in events what a run waits for (an approval, say), and why
+// something of it is tried again. told are those that were said.
+func (b *Bridge) waiting(ctx context.Context, k key, runs []run, told map[string]bool) {
 	for i, r := range runs {
-		if r.end != nil || r.progress == nil || r.progress.WaitingFor == told[i] {
+		if r.end != nil || r.progress == nil {
 			continue
 		}
-		told[i] = r.progress.WaitingFor
-		if told[i] == "" {
-			continue
+		all := []change{
+			{reason: "Waiting", message: fmt.Sprintf("Action %s waits for %s; its workflow is %s", r.progress.Action, r.progress.WaitingFor, r.id), action: i},
+			{reason: "Retrying", message: fmt.Sprintf("Action %s: tried again until it succeeds, or is skipped in workflow %s: %s", r.progress.Action, r.id, r.trouble), warning: true, action: i},
 		}
-		o, _, err := b.get(ctx, k)
-		if err != nil {
-			return
+		for n, what := range []string{r.progress.WaitingFor, r.trouble} {
+			if what == "" || told[all[n].message] {
+				continue
+			}
+			told[all[n].message] = true
+			if o, _, err := b.get(ctx, k); err == nil {
+				b.events.event(o, all[n])
+			}
 		}
-		b.events.event(o, change{reason: "Waiting", message: fmt.Sprintf("Action %s waits for %s; its workflow is %s", r.progress.Action, told[i], r.id), action: i})
 	}
 }
 
@@ -357,6 +365,8 @@ func (b *Bridge) blame(ctx context.Context, o *unstructured.Unstructured, st *st
 	if i >= len(st.Actions) {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, oneCall)
+	defer cancel()
 	bp, err := b.Cluster.Dynamic.Resource(blueprint).Namespace(o.GetNamespace()).Get(ctx, st.Actions[i].Blueprint, metav1.GetOptions{})
 	if err == nil {
 		b.events.about(bp, string(o.GetUID()), c)

@@ -16,6 +16,7 @@ type run struct {
 	id       string
 	progress *plan.Progress
 	outputs  map[string]plan.Values // of phases, by name
+	trouble  string                 // why something of it is tried again
 	end      *end
 }
 

@@ -27,6 +27,9 @@ const (
 	oneCall = 15 * time.Second
 	// How often a run is asked how far it is; less often while it says the same.
 	askOften, askSeldom = time.Second, 10 * time.Second
+	// troubleAfter is how long a phase may take before it is asked whether it is
+	// tried again and again.
+	troubleAfter = 5 * time.Second
 	// sweepEvery is how often runs without an ActionSet are looked for.
 	sweepEvery = 2 * time.Minute
 )
@@ -95,6 +98,7 @@ func (b *Bridge) observe(ctx context.Context, id string, target plan.Target, tel
 // ask queries a run until the context ends.
 func (b *Bridge) ask(ctx context.Context, id string, tell func(func(*run))) {
 	last, seen, wait := "", 0, askOften
+	since, trouble := time.Now(), ""
 	for {
 		p, err := b.query(ctx, id)
 		switch {
@@ -111,7 +115,7 @@ func (b *Bridge) ask(ctx context.Context, id string, tell func(func(*run))) {
 				}
 			}
 			if now := fmt.Sprintf("%s %s %d %s", p.State, p.Phase, len(p.Phases), p.WaitingFor); now != last || outputs != nil {
-				last, wait = now, askOften
+				last, wait, since = now, askOften, time.Now()
 				tell(func(r *run) {
 					r.progress = p
 					if outputs != nil {
@@ -121,11 +125,40 @@ func (b *Bridge) ask(ctx context.Context, id string, tell func(func(*run))) {
 			} else {
 				wait = min(wait+wait/10, askSeldom)
 			}
+			if time.Since(since) < troubleAfter {
+				break
+			}
+			if now := b.trouble(ctx, id); now != "" && now != trouble {
+				trouble = now
+				tell(func(r *run) { r.trouble = now })
+			}
 		}
 		if !sleep(ctx, wait) {
 			return
 		}
 	}
+}
+
+// trouble is why something of a run is tried again and again: a deferPhase or
+// the thaw of a freeze is, until it succeeds or a person skips it.
+func (b *Bridge) trouble(ctx context.Context, id string) string {
+	ctx, cancel := context.WithTimeout(ctx, oneCall)
+	defer cancel()
+	d, err := b.Client.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return ""
+	}
+	for _, a := range d.GetPendingActivities() {
+		if a.GetAttempt() > 1 && a.GetLastFailure().GetMessage() != "" {
+			return a.GetLastFailure().GetMessage()
+		}
+	}
+	for _, c := range d.GetPendingChildren() {
+		if t := b.trouble(ctx, c.GetWorkflowId()); t != "" {
+			return t
+		}
+	}
+	return ""
 }
 
 func (b *Bridge) query(ctx context.Context, id string) (*plan.Progress, error) {
