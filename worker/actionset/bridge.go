@@ -24,6 +24,17 @@ type Config struct {
 	Namespaces []string `yaml:"namespaces"`
 }
 
+// Rules are what a worker must be allowed to serve ActionSets, in each of their
+// namespaces, beside what the actions themselves need. Where the ActionSets'
+// definition has a status subresource (Kanister's has none): update of
+// actionsets/status too.
+var Rules = []catalogue.Rule{
+	{Group: group.Group, Resources: []string{actionSets.Resource}, Verbs: []string{"get", "list", "watch", "update"}},
+	{Group: group.Group, Resources: []string{blueprint.Resource}, Verbs: []string{"get", "list", "watch"}},
+	{Group: ownBlueprint.Group, Resources: []string{ownBlueprint.Resource}, Verbs: []string{"get"}},
+	{Group: "", Resources: []string{"events"}, Verbs: []string{"create"}},
+}
+
 // Bridge serves the ActionSets of a cluster. Any number of workers may serve
 // the same ones: all that they do is idempotent.
 type Bridge struct {

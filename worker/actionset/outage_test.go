@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"thaw/activities/cluster"
 	"thaw/blueprints/catalogue"
 	"thaw/internal/testcluster"
 	"thaw/internal/testenv"
@@ -41,19 +42,32 @@ func TestActionSetWithoutTemporal(t *testing.T) {
 	require.Equal(t, "complete", a.Status.State, a.Status.Error.Message)
 }
 
+// serve serves the namespace's ActionSets in this process, as another worker.
+func (s *scene) serve(on *cluster.Cluster) {
+	ctx, stop := context.WithCancel(s.t.Context())
+	done := make(chan struct{})
+	b := &actionset.Bridge{
+		Config: actionset.Config{Enabled: true, Namespaces: []string{s.ns}}, Cluster: on, Client: s.client, TaskQueue: s.cfg.TaskQueue,
+		Catalogue: catalogue.Default(), Log: slog.New(slog.DiscardHandler),
+	}
+	go func() { defer close(done); b.Run(ctx) }()
+	s.t.Cleanup(func() { stop(); <-done })
+}
+
+// serveNone makes the scene's worker one that runs actions, and serves no
+// ActionSets.
+func (s *scene) serveNone() {
+	s.worker.Kill()
+	s.cfg.ActionSets.Enabled = false
+	s.startWorker()
+}
+
 // Two workers serve one ActionSet, one of them over a line to the API server
 // that is cut while the run ends.
 func TestActionSetOfTwoWorkers(t *testing.T) {
 	s := newScene(t)
 	over, line := testcluster.Through(t, s.Cluster)
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	second := &actionset.Bridge{
-		Config: s.cfg.ActionSets, Cluster: over, Client: s.client, TaskQueue: s.cfg.TaskQueue, Catalogue: catalogue.Default(), Log: slog.New(slog.DiscardHandler),
-	}
-	go func() { defer close(done); second.Run(ctx) }()
-	t.Cleanup(func() { stop(); <-done })
-
+	s.serve(over)
 	s.create(gated)
 	s.backup("both", "one")
 	s.release(s.pod())
@@ -66,9 +80,7 @@ func TestActionSetOfTwoWorkers(t *testing.T) {
 
 	// The second alone: the other worker runs the action, and serves no
 	// ActionSets any more.
-	s.worker.Kill()
-	s.cfg.ActionSets.Enabled = false
-	s.startWorker()
+	s.serveNone()
 	s.backup("alone", "two")
 	pod := s.pod()
 	a = s.until("alone", "it runs", func(a actionSet) bool { return a.Status.Progress.RunningPhase == "dump" })
@@ -169,4 +181,21 @@ func TestActionSetWhoseDeferPhaseFails(t *testing.T) {
 	require.Equal(t, "failed", a.Status.State)
 	require.Contains(t, a.Status.Error.Message, "no such table")
 	require.Equal(t, "complete", a.Status.Actions[0].DeferPhase.State)
+}
+
+// A worker does with its rules all that it does, and asks for every one.
+func TestRulesAreWhatIsAsked(t *testing.T) {
+	s := newScene(t)
+	s.serveNone()
+	own, asked := testcluster.Least(t, s.Cluster, actionset.Rules, s.ns)
+	s.serve(own)
+	s.create(gated)
+	s.create(`{apiVersion: cr.kanister.io/v1alpha1, kind: ActionSet, metadata: {name: wrong}, spec: {actions: [{name: backup, blueprint: none, object: {kind: Namespace, name: a}}]}}`)
+	require.Equal(t, "failed", s.over("wrong").Status.State)
+	s.create(`{apiVersion: cr.kanister.io/v1alpha1, kind: ActionSet, metadata: {name: broken}, spec: {actions: [{name: broken, blueprint: gated, object: {kind: Namespace, name: ` + s.ns + `}}]}}`)
+	a := s.over("broken")
+	require.Equal(t, "failed", a.Status.State)
+	require.Contains(t, a.Status.Error.Message, "no such table")
+	testenv.Await(t, testcluster.Wait, "the events", func() bool { return s.events("broken")["ActionSetFailed Action: broken"] > 0 })
+	testcluster.Everything(t, "the ActionSet bridge", actionset.Rules, nil, asked)
 }
