@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"thaw/activities/cluster/binding"
 	"thaw/activities/cluster/manifests"
@@ -111,17 +113,22 @@ func (a *assembly) members(ctx context.Context, objects []unstructured.Unstructu
 	}
 	a.warnings = append(a.warnings, warnings...)
 	var faults []error
+	bound := map[types.UID]*binding.Bound{}
+	for i := range objects {
+		b, err := bindings.For(&objects[i])
+		faults = append(faults, err)
+		if b != nil {
+			bound[objects[i].GetUID()] = b
+		}
+	}
 	for i := range objects {
 		o := &objects[i]
-		bound, err := bindings.For(o)
-		if err != nil {
-			faults = append(faults, err)
-			continue
+		// Controllers copy annotations to what they make: a Deployment to its
+		// ReplicaSets.
+		owner := metav1.GetControllerOf(o)
+		if b := bound[o.GetUID()]; b != nil && (owner == nil || bound[owner.UID] == nil) {
+			faults = append(faults, a.member(ctx, o, b))
 		}
-		if bound == nil {
-			continue
-		}
-		faults = append(faults, a.member(ctx, o, bound))
 	}
 	for i := range a.in.Request.With {
 		faults = append(faults, a.elsewhere(ctx, i))
@@ -230,7 +237,7 @@ func freezesIn(bp *blueprints.Blueprint) bool {
 func (a *assembly) phases(objects []unstructured.Unstructured) []plan.Phase {
 	req := a.in.Request
 	call := func(name, fn string, args plan.Values, needs ...string) plan.Phase {
-		ph := plan.Phase{Name: name, Func: fn, Args: args, Needs: needs, Retry: plan.Retry{MaxAttempts: 3, Backoff: plan.Duration(time.Second)}}
+		ph := plan.Phase{Name: name, Func: fn, Args: args, Shown: args, Needs: needs, Retry: plan.Retry{MaxAttempts: 3, Backoff: plan.Duration(time.Second)}}
 		if f, ok := a.e.functions[fn]; ok {
 			ph.Timeout, ph.Idempotent, ph.Reattach = plan.Duration(f.Timeout), f.Idempotent || f.ReadOnly, f.Reattach
 		}

@@ -26,8 +26,25 @@ func (e *Engine) Call(ctx context.Context, c plan.Call) (*plan.CallResult, error
 	stop := heartbeats(ctx, 2*time.Second, t.detail)
 	defer stop()
 	defer t.clean()
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	r, err := e.call(ctx, c, t)
+	if ctx.Err() == context.DeadlineExceeded && err != nil && fault.Of(err) == fault.Transient {
+		// Nobody cut its time short before an effect: it had begun.
+		err = fault.New(fault.Unknown, "%w", err)
+	}
 	return r, e.toTemporal(withCause(ctx, err), plan.FailedCall{Attempt: activity.GetInfo(ctx).Attempt})
+}
+
+// inTime ends a call a little before Temporal gives it up, so that what it was
+// at, in its own words, is told.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	left := time.Until(end)
+	return context.WithDeadlineCause(ctx, end.Add(-min(left/10, 2*time.Second)), fmt.Errorf("not done within %s", left.Round(time.Second)))
 }
 
 func (e *Engine) call(ctx context.Context, c plan.Call, t *attempt) (*plan.CallResult, error) {

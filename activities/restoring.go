@@ -190,7 +190,11 @@ func (r *restoring) phases(ctx context.Context, set *manifests.Set) ([]plan.Phas
 	revert := r.call("manifests.compensate", "RevertManifests", plan.Values{"namespace": r.into})
 	apply.Compensate = &revert
 	then(apply)
-	then(r.call("ready", "WaitWorkloads", plan.Values{"file": filepath.Join(r.rp.Directory, manifests.File), "namespace": r.into}))
+	ready := r.call("ready", "WaitWorkloads", plan.Values{"file": filepath.Join(r.rp.Directory, manifests.File), "namespace": r.into})
+	if req.ReadyTimeout > 0 {
+		ready.Timeout = req.ReadyTimeout
+	}
+	then(ready)
 	for _, g := range []struct {
 		name    string
 		members []plan.Member

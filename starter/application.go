@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,6 +99,7 @@ func restoring(use, short string) (*cobra.Command, *launch, *plan.RestoreRequest
 	fl.StringVarP(&req.Namespace, "namespace", "n", "", "namespace to restore into (default: the one that was backed up)")
 	fl.StringArrayVar(&classes, "storage-class", nil, "another storage class, as OLD=NEW (repeat)")
 	fl.StringArrayVar(&images, "image", nil, "another image, as OLD=NEW; both may end in * (repeat)")
+	fl.DurationVar((*time.Duration)(&req.ReadyTimeout), "ready-timeout", 0, "how long the workloads may take until they are ready (default: 30m)")
 	fl.StringVar(&transforms, "transforms", "", "file with changes of the manifests: a JSON list of {kind, name, patch}, each patch as in RFC 6902")
 	f.flags(cmd)
 	return cmd, &f, &req

@@ -83,7 +83,8 @@ func planOf(ctx context.Context, c client.Client, id, runID string) (*plan.Plan,
 		}
 		switch a := ev.GetAttributes().(type) {
 		case *historypb.HistoryEvent_ActivityTaskScheduledEventAttributes:
-			scheduled[ev.GetEventId()] = a.ActivityTaskScheduledEventAttributes.GetActivityType().GetName() == plan.ActivityPlan
+			name := a.ActivityTaskScheduledEventAttributes.GetActivityType().GetName()
+			scheduled[ev.GetEventId()] = name == plan.ActivityPlan || name == plan.ActivityPlanApplication || name == plan.ActivityPlanRestore
 		case *historypb.HistoryEvent_ActivityTaskCompletedEventAttributes:
 			at := a.ActivityTaskCompletedEventAttributes
 			if !scheduled[at.GetScheduledEventId()] {
@@ -161,6 +162,20 @@ func writePhase(w io.Writer, ph *plan.Phase, mark, indent string) {
 			writePhase(w, &f.Phases[i], "inside: ", indent+"   ")
 		}
 		writePhase(w, &f.Undo, "undo: ", indent+"   ")
+		return
+	}
+	if g := ph.Together; g != nil {
+		line("%s%s: side by side", mark, ph.Name)
+		for _, m := range g.Members {
+			freezes := ""
+			if m.Freezes {
+				freezes = ", FREEZES together with the others"
+			}
+			line("   action: %s.%s of %s%s", m.Request.Blueprint, m.Request.Action, m.Request.Target.Key(), freezes)
+		}
+		for i := range g.Phases {
+			writePhase(w, &g.Phases[i], "while all are frozen: ", indent+"   ")
+		}
 		return
 	}
 	line("%s%s: %s (timeout %s)", mark, ph.Name, ph.Func, ph.Timeout)

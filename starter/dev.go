@@ -18,10 +18,10 @@ import (
 )
 
 type devFlags struct {
-	data, config, secrets string
-	allow                 []string
-	port, uiPort          int
-	ip                    string
+	data, config, secrets, kubeconfig string
+	allow                             []string
+	port, uiPort                      int
+	ip                                string
 }
 
 func devCommand() *cobra.Command {
@@ -34,6 +34,7 @@ Temporal Web UI and one thaw-worker, until it is interrupted. A worker that dies
 again. Everything listens on loopback, without authentication: it is for one machine.`,
 		Example: `  thaw dev
   thaw dev --allow /usr/bin/pg_dump --secrets-dir ~/secrets
+  thaw dev --kubeconfig ~/.kube/config
   thaw dev --worker-config thaw-worker.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
@@ -45,6 +46,7 @@ again. Everything listens on loopback, without authentication: it is for one mac
 	fl.StringVar(&f.ip, "ip", "127.0.0.1", "address to listen on")
 	fl.StringVar(&f.config, "worker-config", "", "configuration file of the worker")
 	fl.StringVar(&f.secrets, "secrets-dir", "", "secrets: one folder each, one file a key")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "Kubernetes cluster that the worker works on, too")
 	fl.StringSliceVar(&f.allow, "allow", nil, "commands that the worker's Exec may run")
 	return cmd
 }
@@ -82,7 +84,7 @@ func (f *devFlags) run(ctx context.Context, out io.Writer) error {
 	file := filepath.Join(data, "dev.json")
 	defer func() { _ = os.Remove(file) }()
 	args := []string{"--state-dir", filepath.Join(data, "worker"), "--location", d.Location, "--log-level", "info"}
-	for flag, v := range map[string]string{"--config": f.config, "--secrets-dir": f.secrets} {
+	for flag, v := range map[string]string{"--config": f.config, "--secrets-dir": f.secrets, "--kubeconfig": f.kubeconfig} {
 		if v != "" {
 			args = append(args, flag, v)
 		}

@@ -196,7 +196,10 @@ func dropReplacedVolumes(c *cluster.Cluster) function.Function {
 		},
 		Idempotent: true,
 		Timeout:    time.Hour,
-		Rules:      []catalogue.Rule{volumeRule("get", "list", "watch", "patch", "delete")},
+		Rules: []catalogue.Rule{
+			volumeRule("get", "list", "watch", "patch", "delete"),
+			{Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"get"}},
+		},
 	}, func(_ context.Context, env *function.Env, a dropArgs) (function.Act, func(), error) {
 		if err := c.Need(); err != nil {
 			return nil, nil, err
@@ -224,14 +227,42 @@ func dropReplacedVolumes(c *cluster.Cluster) function.Function {
 	})
 }
 
+// released waits until a volume is known to be no claim's: its phase follows
+// the end of its claim by some seconds. It returns nil where it is gone.
+func released(ctx context.Context, c *cluster.Cluster, env *function.Env, pv *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	ref := pv.Spec.ClaimRef
+	if pv.Status.Phase != corev1.VolumeBound || ref == nil {
+		return pv, nil
+	}
+	pvc, err := getClaim(ctx, c, env, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name})
+	if err != nil {
+		return nil, err
+	}
+	if pvc != nil && pvc.UID == ref.UID {
+		return nil, fault.New(fault.Permanent, "claim %s/%s uses it (again)", ref.Namespace, ref.Name)
+	}
+	var now *corev1.PersistentVolume
+	err = cluster.Until(ctx, c, cluster.Watched{Resource: volumeResource, Name: pv.Name, Note: env.Heartbeat}, func(items []corev1.PersistentVolume) (string, error) {
+		if now = nil; len(items) == 0 {
+			return "", nil
+		}
+		now = &items[0]
+		if now.Status.Phase == corev1.VolumeBound {
+			return "the release of volume " + pv.Name, nil
+		}
+		return "", nil
+	})
+	return now, err
+}
+
 // drop deletes a volume that is kept, by its own policy.
 func (r Replaced) drop(ctx context.Context, c *cluster.Cluster, env *function.Env) error {
 	pv, err := getVolume(ctx, c, env, r.Volume)
 	if err != nil || pv == nil {
 		return err
 	}
-	if pv.Status.Phase == corev1.VolumeBound {
-		return fault.New(fault.Permanent, "claim %s/%s uses it (again)", pv.Spec.ClaimRef.Namespace, pv.Spec.ClaimRef.Name)
+	if pv, err = released(ctx, c, env, pv); err != nil || pv == nil {
+		return err
 	}
 	if pv.Labels[labelKept] == "" && pv.DeletionTimestamp == nil && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRetain && r.ReclaimPolicy != corev1.PersistentVolumeReclaimRetain {
 		return fault.New(fault.Permanent, "it is not one that Thaw keeps: it has no label %s", labelKept)

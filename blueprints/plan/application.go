@@ -43,6 +43,9 @@ type RestoreRequest struct {
 	Images         map[string]string `json:"images,omitempty"`
 	// Transforms change manifests before they are applied.
 	Transforms []Transform `json:"transforms,omitempty"`
+	// ReadyTimeout is how long the workloads may take until they are ready;
+	// then the restore fails, and is put back. Default: 30m.
+	ReadyTimeout Duration `json:"readyTimeout,omitempty"`
 	// Options of each blueprint's restore action, by the blueprint's name.
 	Options map[string]Values `json:"options,omitempty"`
 

@@ -34,7 +34,7 @@ type Target struct {
 // Key names the target in workflow ids and in the mutex of its freeze.
 func (t Target) Key() string {
 	parts := []string{strings.ToLower(t.Kind)}
-	if t.Namespace != "" {
+	if t.Namespace != "" && !strings.EqualFold(t.Kind, "namespace") {
 		parts = append(parts, t.Namespace)
 	}
 	key := strings.Join(append(parts, t.Name), ":")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,4 +149,94 @@ func (s *scene) withoutSecrets(rp *plan.RestorePoint) {
 			require.NotContains(s.t, string(of), password)
 		}
 	}
+}
+
+// A restore that fails puts back what was there: volumes, manifests, replicas.
+func TestARestoreThatFailsGoesBack(t *testing.T) {
+	s := newScene(t)
+	a := &apps[2]
+	s.apply(s.ns, a.manifests(t))
+	s.ready(s.ns, a.labels, 1)
+	s.annotate(a)
+	b := a.connect(t, s.host(s.ns, a))
+	reachable(t, b)
+	c := b.start(t)
+	require.Eventually(t, func() bool { return c.until(time.Now()) > 100 }, testcluster.Wait, testcluster.Tick)
+	rp := s.backupApplication(plan.ApplicationRequest{Namespace: s.ns})
+	end := c.until(time.Now())
+	require.Eventually(t, func() bool { return c.until(time.Now()) > end+100 }, testcluster.Wait, testcluster.Tick)
+	c.stop()
+	last, err := b.check(t.Context())
+	require.NoError(t, err)
+
+	_, err = s.await(s.workflow("RestoreApplication", plan.RestoreRequest{
+		From: rp.ID, NoApproval: true, ReadyTimeout: plan.Duration(10 * time.Second),
+		Images: map[string]string{"thaw.dev/test/redis:*": "thaw.dev/test/nothing:*"},
+	}))
+	require.ErrorContains(t, err, "0 of 1 pods are ready")
+	require.ErrorContains(t, err, "compensated: manifests, volumes, scaleDown-statefulset-redis-master")
+	s.ready(s.ns, a.labels, 1)
+	reachable(t, b)
+	now, err := b.check(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, last, now, "the data is what it was before the restore")
+	s.run(plan.Request{From: rp.ID, Action: "delete"})
+	require.Empty(t, s.orphans())
+}
+
+const hooked = `
+apiVersion: cr.kanister.io/v1alpha1
+kind: Blueprint
+metadata: {name: hooked}
+actions:
+  backupPrehook:
+    phases:
+    - func: KubeExec
+      name: quiesce
+      args:
+        namespace: '{{ .Deployment.Namespace }}'
+        pod: '{{ index .Deployment.Pods 0 }}'
+        container: test-container
+        command: [sh, -c, 'touch /var/log/frozen; sync']
+  backupPosthook:
+    phases:
+    - func: KubeExec
+      name: unquiesce
+      args:
+        namespace: '{{ .Deployment.Namespace }}'
+        pod: '{{ index .Deployment.Pods 0 }}'
+        container: test-container
+        command: [sh, -c, 'rm -f /var/log/frozen']
+`
+
+// K10's pair of hooks, bound by K10's annotation, is a freeze: the volume is cut
+// between the two.
+func TestK10HooksFreezeAnApplication(t *testing.T) {
+	s := newScene(t)
+	crds, err := os.ReadFile(filepath.Join("..", "..", "deploy", "crds", "kanister.yaml"))
+	require.NoError(t, err)
+	testcluster.Apply(t, s.Cluster, "", string(crds))
+	require.Eventually(t, func() bool {
+		_, err := s.Kube.Discovery().ServerResourcesForGroupVersion("cr.kanister.io/v1alpha1")
+		return err == nil
+	}, testcluster.Wait, testcluster.Tick)
+	s.apply(s.ns, hooked, strings.ReplaceAll(timeLogger, "storageClassName: do-block-storage, ", ""))
+	pod := s.ready(s.ns, "app=time-logger", 1)
+	text := []byte(`{"metadata":{"annotations":{"kanister.kasten.io/blueprint":"hooked"}}}`)
+	_, err = s.Kube.AppsV1().Deployments(s.ns).Patch(t.Context(), "time-logger", types.MergePatchType, text, metav1.PatchOptions{})
+	require.NoError(t, err)
+
+	rp := s.backupApplication(plan.ApplicationRequest{Namespace: s.ns})
+	require.False(t, rp.Consistent, "hooks prove nothing")
+	require.Contains(t, rp.Consistency, "declares no proof")
+	require.Len(t, rp.Freezes, 1)
+	seen := func(namespace, pod string) string {
+		return strings.TrimSpace(testcluster.Exec(t, s.Cluster, namespace, pod, "test-container", "ls /var/log/frozen 2>/dev/null || echo thawed"))
+	}
+	require.Equal(t, "thawed", seen(s.ns, pod))
+	other := s.ns + "-2"
+	t.Cleanup(func() { s.destroy(other) })
+	s.restoreApplication(plan.RestoreRequest{From: rp.ID, Namespace: other, NoApproval: true})
+	require.Equal(t, "/var/log/frozen", seen(other, s.ready(other, "app=time-logger", 1)))
+	s.run(plan.Request{From: rp.ID, Action: "delete"})
 }
