@@ -65,7 +65,7 @@ func (e *Engine) planRestore(ctx context.Context, in plan.RestoreInput) (*plan.P
 			Time: in.Time.UTC().Format(time.RFC3339Nano), Options: plan.Values{},
 		},
 	}
-	if p.Phases, err = r.phases(ctx, set); err != nil {
+	if p.Phases, err = r.phases(); err != nil {
 		return nil, err
 	}
 	if err := p.Seal(); err != nil {
@@ -135,7 +135,7 @@ func (r *restoring) call(name, fn string, args plan.Values, needs ...string) pla
 	return ph
 }
 
-func (r *restoring) phases(ctx context.Context, set *manifests.Set) ([]plan.Phase, error) {
+func (r *restoring) phases() ([]plan.Phase, error) {
 	req := r.in.Request
 	var phases []plan.Phase
 	last := []string{}
@@ -144,7 +144,7 @@ func (r *restoring) phases(ctx context.Context, set *manifests.Set) ([]plan.Phas
 		phases = append(phases, ph)
 		last = []string{ph.Name}
 	}
-	pre, restore, post, verify, err := r.actions(ctx)
+	pre, restore, post, err := r.actions()
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (r *restoring) phases(ctx context.Context, set *manifests.Set) ([]plan.Phas
 			"kind": strings.ToLower(w.Kind), "name": w.Name, "namespace": r.into, "replicas": int64(0),
 		}, last...)
 		up := r.call(ph.Name+".compensate", "ScaleWorkload", plan.Values{
-			"kind": strings.ToLower(w.Kind), "name": w.Name, "namespace": r.into, "replicas": int64(w.Replicas), "waitForReady": false,
+			"kind": strings.ToLower(w.Kind), "name": w.Name, "namespace": r.into, "replicas": w.Replicas, "waitForReady": false,
 		})
 		ph.Compensate = &up
 		phases = append(phases, ph)
@@ -198,7 +198,7 @@ func (r *restoring) phases(ctx context.Context, set *manifests.Set) ([]plan.Phas
 	for _, g := range []struct {
 		name    string
 		members []plan.Member
-	}{{"restoreActions", restore}, {"restorePosthooks", post}, {"verifyActions", verify}} {
+	}{{"restoreActions", restore}, {"restorePosthooks", post}} {
 		if len(g.members) > 0 {
 			then(plan.Phase{Name: g.name, Together: &plan.Together{Members: g.members}})
 		}
@@ -213,8 +213,8 @@ func (r *restoring) phases(ctx context.Context, set *manifests.Set) ([]plan.Phas
 func (r *restoring) volumes() []any { return r.app.Volumes }
 
 // actions are what the members' blueprints have for a restore: K10's hooks, a
-// restore of what their action put elsewhere than into volumes, a verification.
-func (r *restoring) actions(ctx context.Context) (pre, restore, post, verify []plan.Member, err error) {
+// restore of what their action put elsewhere than into volumes.
+func (r *restoring) actions() (pre, restore, post []plan.Member, err error) {
 	var faults []error
 	for _, m := range r.app.Members {
 		req := plan.Request{Target: m.Target, RequestedBy: r.in.Request.RequestedBy, NoApproval: true}
@@ -260,7 +260,7 @@ func (r *restoring) actions(ctx context.Context) (pre, restore, post, verify []p
 			add(&restore, "restore")
 		}
 	}
-	return pre, restore, post, verify, errors.Join(faults...)
+	return pre, restore, post, errors.Join(faults...)
 }
 
 // inVolumes: a member whose action cut volumes is restored with them.

@@ -45,7 +45,9 @@ func (p *party) member(ctx workflow.Context, req plan.Request) (*plan.Outcome, e
 	name := req.Join.Member
 	meet := func(stage string) error {
 		id := workflow.GetInfo(ctx).WorkflowExecution.ID
+		//workflowcheck:ignore
 		p.UpdateWorkflow(plan.UpdateMeet, name+stage, answer(func(err error) {
+			//workflowcheck:ignore
 			_ = p.SignalWorkflowByID(id, "answer", words(err))
 		}), plan.Meet{Member: name, Stage: stage})
 		var text string

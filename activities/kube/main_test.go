@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -69,5 +68,3 @@ func (s *scene) pods() (names []string) {
 }
 
 func TestMain(m *testing.M) { os.Exit(m.Run()) }
-
-func long(n int) string { return strings.Repeat("0123456789abcdef", n/16) }

@@ -69,7 +69,7 @@ func stream(ctx context.Context, c *cluster.Cluster, w where, command []string, 
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	quiet := keepAlive(conn)

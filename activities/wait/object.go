@@ -96,10 +96,10 @@ func (o *object) watch(ctx context.Context, changed chan<- struct{}) error {
 			}
 			return "the conditions", nil
 		})
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return fmt.Errorf("%s: %w", o, err)
 	}
-	return fmt.Errorf("%s: %w", o, err)
+	return nil
 }
 
 // resource finds what the reference means; a custom resource may be defined

@@ -30,7 +30,7 @@ func Through(t testing.TB, c *cluster.Cluster) (*cluster.Cluster, *Line) {
 	u, err := url.Parse(c.Rest.Host)
 	require.NoError(t, err)
 	l := &Line{to: u.Host, conns: map[net.Conn]bool{}}
-	l.listener, err = net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
+	l.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { l.listener.Close(); l.Cut() })
 	go l.serve()

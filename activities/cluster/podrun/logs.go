@@ -150,7 +150,7 @@ func (l *reader) read(ctx context.Context, follow bool) error {
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	defer l.save()
 	in := bufio.NewReaderSize(stream, 64<<10)
 	// An attempt that found the pod knows not what was printed before.

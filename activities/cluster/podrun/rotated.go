@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -67,7 +68,7 @@ func (l *reader) rotated(ctx context.Context, until time.Time) (lines int, err e
 		if err != nil {
 			return err
 		}
-		defer list.Close()
+		defer func() { _ = list.Close() }()
 		page, err := io.ReadAll(io.LimitReader(list, 1<<20))
 		for _, m := range logFile.FindAllSubmatch(page, -1) {
 			files = append(files, string(m[1]))
@@ -86,7 +87,7 @@ func (l *reader) rotated(ctx context.Context, until time.Time) (lines int, err e
 		}
 		n, err := l.rotatedFile(body, f, since, until)
 		lines += n
-		body.Close()
+		_ = body.Close()
 		if err != nil {
 			return lines, fmt.Errorf("%s: %w", f, err)
 		}
@@ -110,7 +111,7 @@ func (l *reader) rotatedFile(body io.Reader, name string, since, until time.Time
 	for {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return lines, err
