@@ -2,7 +2,9 @@ package catalogue
 
 import (
 	"fmt"
+	"math"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -103,6 +105,12 @@ func (f *Function) Decode(args map[string]any, into any) error {
 			if s := fmt.Sprint(v); !contains(a.Enum, s) {
 				faults = append(faults, fmt.Sprintf("argument %q is %q; want one of %s", a.Name, s, strings.Join(a.Enum, ", ")))
 			}
+		case ok && a.Type == Integer && !whole(v):
+			faults = append(faults, fmt.Sprintf("argument %q is no integer", a.Name))
+			delete(in, a.Name)
+		case ok && a.Type == Duration && number(v):
+			faults = append(faults, fmt.Sprintf("argument %q is no %s", a.Name, articles[Duration]))
+			delete(in, a.Name)
 		case !ok && a.Required:
 			faults = append(faults, fmt.Sprintf("argument %q is required", a.Name))
 		case !ok && a.Default != "":
@@ -117,12 +125,69 @@ func (f *Function) Decode(args map[string]any, into any) error {
 		return fmt.Errorf("decode arguments of %s: %w", f.Name, err)
 	}
 	if err := dec.Decode(in); err != nil {
-		faults = append(faults, err.Error())
+		faults = append(faults, f.words(err)...)
 	}
 	if len(faults) > 0 {
 		return fmt.Errorf("arguments of %s: %s", f.Name, strings.Join(faults, "; "))
 	}
 	return nil
+}
+
+// whole reports whether a value can be an integer without loss: the weak
+// decoder would cut a fraction off, and count true as one.
+func whole(v any) bool {
+	switch t := v.(type) {
+	case float64:
+		return t == math.Trunc(t)
+	case bool:
+		return false
+	}
+	return true
+}
+
+// number reports whether a value is a number other than 0: as a duration it
+// has no unit, and the decoder would take nanoseconds.
+func number(v any) bool {
+	switch reflect.ValueOf(v).Kind() {
+	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Float64:
+		return fmt.Sprint(v) != "0"
+	}
+	return false
+}
+
+// at is where the decoder's errors say which argument, and where in it.
+var at = regexp.MustCompile(`'([^'.\[]+)([.\[][^']*)?'`)
+
+// words tells the decoder's errors as a blueprint's author knows the arguments.
+// They quote no value: it may be a secret.
+func (f *Function) words(err error) (faults []string) {
+	for _, line := range strings.Split(err.Error(), "\n") {
+		m := at.FindStringSubmatch(line)
+		if m == nil {
+			continue // a headline
+		}
+		a, ok := f.Arg(m[1])
+		if !ok {
+			faults = append(faults, strings.TrimSpace(line))
+			continue
+		}
+		want := articles[a.Type]
+		if m[2] != "" {
+			faults = append(faults, fmt.Sprintf("argument %q: %s is not what it must be", a.Name, m[1]+m[2]))
+			continue
+		}
+		faults = append(faults, fmt.Sprintf("argument %q is no %s", a.Name, want))
+	}
+	if len(faults) == 0 {
+		faults = []string{err.Error()}
+	}
+	return faults
+}
+
+// articles are the types in words.
+var articles = map[Type]string{
+	String: "string", Integer: "integer", Number: "number", Boolean: "boolean (true or false)", Duration: "duration, such as 90s or 1h30m",
+	List: "list of strings", Map: "mapping of strings", Object: "mapping", Any: "value that it can take",
 }
 
 func contains(list []string, s string) bool {
