@@ -142,6 +142,8 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi setting) (*bound, err
 		Secrets: secret.Of{Store: e.cfg.Secrets, Names: named}, Holds: e.holds, StateDir: e.cfg.StateDir,
 	}
 	if e.cfg.Cluster != nil {
+		// Unknown for a moment at most, and then what is made is never swept.
+		env.Owner, _ = e.Owner(ctx)
 		env.Lookup = e.cfg.Cluster.Lookup
 	}
 	if pod := c.Scope.Pod; pod != nil {

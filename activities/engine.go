@@ -34,6 +34,7 @@ type Config struct {
 	Secrets       *secret.Store
 	Functions     []function.Function
 	Cluster       *cluster.Cluster // nil: a worker without one
+	Namespace     string           // of Temporal
 	Client        client.Client    // may be nil: then nothing is watched or signalled
 	Log           *slog.Logger     // redacts
 }
@@ -53,6 +54,9 @@ type Engine struct {
 
 	attrMu    sync.Mutex
 	attrKnown bool
+
+	ownerMu sync.Mutex
+	owner   string
 }
 
 // New returns the engine's activities, and makes the worker's directories.

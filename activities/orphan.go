@@ -4,12 +4,34 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
 	"thaw/blueprints/plan"
 )
+
+// Owner names the Temporal that this worker serves, as CLUSTER-ID/NAMESPACE: the
+// mark of what its runs make in a cluster. Two Temporals may use one cluster.
+func (e *Engine) Owner(ctx context.Context) (string, error) {
+	if e.cfg.Client == nil {
+		return "", nil
+	}
+	e.ownerMu.Lock()
+	defer e.ownerMu.Unlock()
+	if e.owner != "" {
+		return e.owner, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	info, err := e.cfg.Client.WorkflowService().GetClusterInfo(ctx, &workflowservice.GetClusterInfoRequest{})
+	if err != nil {
+		return "", fmt.Errorf("which Temporal this is: %w", err)
+	}
+	e.owner = info.GetClusterId() + "/" + e.cfg.Namespace
+	return e.owner, nil
+}
 
 // Orphaned reports whether what a run made in a cluster belongs to nobody: every
 // run of its workflow id is closed, none ended by itself (one that failed has

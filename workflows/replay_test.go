@@ -1,12 +1,15 @@
 package workflows
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 )
 
 // Histories of every way in which a freeze was broken, recorded from the
@@ -22,7 +25,16 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".json"), func(t *testing.T) {
 			r := worker.NewWorkflowReplayer()
 			Register(r)
-			require.NoError(t, r.ReplayWorkflowHistoryFromJSONFile(nil, f))
+			text, err := os.Open(f)
+			require.NoError(t, err)
+			defer text.Close()
+			h, err := client.HistoryFromJSON(text, client.HistoryJSONOptions{})
+			require.NoError(t, err)
+			// Children are named after their parent.
+			started := h.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes()
+			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(nil, h, worker.ReplayWorkflowHistoryOptions{
+				OriginalExecution: workflow.Execution{ID: started.GetWorkflowId(), RunID: started.GetOriginalExecutionRunId()},
+			}))
 		})
 	}
 }

@@ -19,10 +19,13 @@ const (
 	// AnnotationRunID is that run's own id (plan.Run.Original): a workflow id
 	// may be used again, and what an earlier run made is not a later one's.
 	AnnotationRunID = "thaw.dev/run-id"
+	// AnnotationOwner is the Temporal that knows the run, as CLUSTER-ID/NAMESPACE:
+	// a worker sweeps only what its own Temporal can speak for.
+	AnnotationOwner = "thaw.dev/owner"
 )
 
 // Mark puts Thaw's marks on an object that is about to be made.
-func Mark(o metav1.Object, call, run string) {
+func Mark(o metav1.Object, call, run, owner string) {
 	labels := o.GetLabels()
 	if labels == nil {
 		labels = map[string]string{}
@@ -38,6 +41,9 @@ func Mark(o metav1.Object, call, run string) {
 	annotations[AnnotationCall] = call
 	if run != "" {
 		annotations[AnnotationRun] = run
+	}
+	if owner != "" {
+		annotations[AnnotationOwner] = owner
 	}
 	o.SetAnnotations(annotations)
 }

@@ -54,6 +54,8 @@ type Env struct {
 	// pods mount them.
 	Claims map[string]string
 
+	// Owner is the Temporal that knows the run; see cluster.AnnotationOwner.
+	Owner string
 	// Activity is the id of the activity that makes the call.
 	Activity string
 	// Attempt counts the activity's attempts, from 1.

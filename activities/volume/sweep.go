@@ -18,11 +18,11 @@ const sweepEvery = time.Minute
 
 // Sweep deletes snapshots that a run cut whose end nobody could clean after: it
 // was terminated, or ran out of time, and so compensated nothing. It looks at
-// once, and then from time to time, until the context ends. orphaned says
-// whether nothing of a run can need what it made.
-func Sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, orphaned func(ctx context.Context, run plan.Run) (bool, error)) {
+// once, and then from time to time, until the context ends. owner names the
+// worker's Temporal; orphaned says whether nothing of a run can need what it made.
+func Sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, owner func(context.Context) (string, error), orphaned func(ctx context.Context, run plan.Run) (bool, error)) {
 	for {
-		sweep(ctx, c, log, orphaned)
+		sweep(ctx, c, log, owner, orphaned)
 		select {
 		case <-ctx.Done():
 			return
@@ -31,7 +31,11 @@ func Sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, orphaned f
 	}
 }
 
-func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, orphaned func(context.Context, plan.Run) (bool, error)) {
+func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, owner func(context.Context) (string, error), orphaned func(context.Context, plan.Run) (bool, error)) {
+	self, err := owner(ctx)
+	if err != nil {
+		return // Temporal is away: nobody can say whose anything is
+	}
 	opts := metav1.ListOptions{LabelSelector: cluster.LabelManaged + "=" + cluster.Managed}
 	list, err := c.Snapshots.SnapshotV1().VolumeSnapshots(metav1.NamespaceAll).List(ctx, opts)
 	if apierrors.IsForbidden(err) { // a worker of one namespace
@@ -50,7 +54,7 @@ func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, orphaned f
 	for i := range list.Items {
 		s := &list.Items[i]
 		run := plan.Run{ID: s.Annotations[cluster.AnnotationRun], Original: s.Annotations[cluster.AnnotationRunID]}
-		if run.ID == "" || run.Original == "" {
+		if run.ID == "" || run.Original == "" || s.Annotations[cluster.AnnotationOwner] != self {
 			continue
 		}
 		gone, asked := known[run]

@@ -162,7 +162,7 @@ func named(of, key string) string {
 
 // mark puts Thaw's marks on an object that a call makes.
 func mark(o metav1.Object, env *function.Env) {
-	cluster.Mark(o, env.Key, env.Run.ID)
+	cluster.Mark(o, env.Key, env.Run.ID, env.Owner)
 	annotations := o.GetAnnotations()
 	annotations[cluster.AnnotationRunID] = env.Run.Original
 	o.SetAnnotations(annotations)

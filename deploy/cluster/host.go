@@ -80,6 +80,9 @@ func (p paths) prepareHost(ctx context.Context) error {
 			}
 		}
 	}
+	if err := keepIn(ctx); err != nil {
+		return err
+	}
 	return os.WriteFile(sysctlFile("net/ipv4/ip_forward"), []byte("1"), 0)
 }
 
@@ -98,6 +101,20 @@ func hierarchies() []string {
 }
 
 // cgroupDirs are all of ours, the deepest first.
+// keepIn refuses what goes to a service that kube-proxy does not know yet, or
+// any more: it would leave the machine by the default route.
+func keepIn(ctx context.Context) error {
+	if _, err := run(ctx, "iptables", "-w", "-t", "filter", "-C", "OUTPUT", "-j", "KUBE-THAW"); err == nil {
+		return nil
+	}
+	for _, rule := range [][]string{{"-N", "KUBE-THAW"}, {"-A", "KUBE-THAW", "-d", svcRange, "-j", "REJECT"}, {"-A", "OUTPUT", "-j", "KUBE-THAW"}} {
+		if _, err := run(ctx, "iptables", append([]string{"-w", "-t", "filter"}, rule...)...); err != nil {
+			return fmt.Errorf("keep traffic to services in: %w", err)
+		}
+	}
+	return nil
+}
+
 func (p paths) cgroupDirs() []string {
 	var dirs []string
 	for _, h := range hierarchies() {

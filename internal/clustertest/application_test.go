@@ -18,13 +18,20 @@ import (
 	"thaw/activities/cluster/manifests"
 	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
+	"thaw/internal/testenv"
 )
 
 // backupApplication runs one to its end.
 func (s *scene) backupApplication(req plan.ApplicationRequest) *plan.RestorePoint {
 	s.t.Helper()
-	out, err := s.await(s.workflow("BackupApplication", req))
+	run := s.workflow("BackupApplication", req)
+	out, err := s.await(run)
 	require.NoError(s.t, err)
+	s.record("backup", run.GetID())
+	for _, m := range out.RestorePoint.Application.Members {
+		s.record("backup-"+m.Name, run.GetID()+"/"+m.Name)
+		s.record("backup-"+m.Name+"-session", plan.FreezeID(m.Target))
+	}
 	require.NotNil(s.t, out.RestorePoint)
 	for _, p := range out.Phases {
 		s.t.Logf("backup: %s %s took %s", p.Name, p.Func, p.Ended.Sub(p.Started).Round(time.Millisecond))
@@ -34,12 +41,21 @@ func (s *scene) backupApplication(req plan.ApplicationRequest) *plan.RestorePoin
 
 func (s *scene) restoreApplication(req plan.RestoreRequest) *plan.Outcome {
 	s.t.Helper()
-	out, err := s.await(s.workflow("RestoreApplication", req))
+	run := s.workflow("RestoreApplication", req)
+	out, err := s.await(run)
 	require.NoError(s.t, err)
+	s.record("restore", run.GetID())
 	for _, p := range out.Phases {
 		s.t.Logf("restore: %s %s took %s", p.Name, p.Func, p.Ended.Sub(p.Started).Round(time.Millisecond))
 	}
 	return out
+}
+
+// record keeps a run's history for the replay tests, where THAW_RECORD says so.
+func (s *scene) record(name, id string) {
+	if dir := os.Getenv("THAW_RECORD"); dir != "" {
+		testenv.Record(context.Background(), s.t, s.client, id, "", filepath.Join(dir, testenv.Slug(s.t.Name())+"-"+name+".json"))
+	}
 }
 
 // annotate binds the apps' blueprints to their StatefulSets.
@@ -169,17 +185,19 @@ func TestARestoreThatFailsGoesBack(t *testing.T) {
 	last, err := b.check(t.Context())
 	require.NoError(t, err)
 
-	_, err = s.await(s.workflow("RestoreApplication", plan.RestoreRequest{
+	run := s.workflow("RestoreApplication", plan.RestoreRequest{
 		From: rp.ID, NoApproval: true, ReadyTimeout: plan.Duration(10 * time.Second),
 		Images: map[string]string{"thaw.dev/test/redis:*": "thaw.dev/test/nothing:*"},
-	}))
+	})
+	_, err = s.await(run)
+	s.record("restore", run.GetID())
 	require.ErrorContains(t, err, "0 of 1 pods are ready")
 	require.ErrorContains(t, err, "compensated: manifests, volumes, scaleDown-statefulset-redis-master")
 	s.ready(s.ns, a.labels, 1)
-	reachable(t, b)
-	now, err := b.check(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, last, now, "the data is what it was before the restore")
+	require.Eventually(t, func() bool {
+		now, err := b.check(t.Context())
+		return err == nil && now == last
+	}, testcluster.Wait, testcluster.Tick, "the data is what it was before the restore")
 	s.run(plan.Request{From: rp.ID, Action: "delete"})
 	require.Empty(t, s.orphans())
 }

@@ -111,14 +111,15 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 	engine, err := activities.New(activities.Config{
 		StateDir: cfg.StateDir, Location: cfg.Location, BlueprintsDir: cfg.BlueprintsDir,
 		Secrets: secrets, Functions: functions, Cluster: on, Client: c, Log: logger,
+		Namespace: orDefault(co.Namespace, client.DefaultNamespace),
 	})
 	if err != nil {
 		return err
 	}
 	go sweep(ctx, engine, logger)
 	if on != nil {
-		go podrun.Sweep(ctx, on, logger, engine.Pending)
-		go volume.Sweep(ctx, on, logger, engine.Orphaned)
+		go podrun.Sweep(ctx, on, logger, engine.Owner, engine.Pending)
+		go volume.Sweep(ctx, on, logger, engine.Owner, engine.Orphaned)
 	}
 
 	var w worker.Worker

@@ -54,7 +54,7 @@ type Task struct {
 func Run(ctx context.Context, c *cluster.Cluster, env *function.Env, t Task) (function.Outputs, error) {
 	r := &run{c: c, env: env, task: t, pod: t.Pod.DeepCopy()}
 	r.pod.Name = env.Key
-	cluster.Mark(r.pod, env.Key, env.Run.ID)
+	cluster.Mark(r.pod, env.Key, env.Run.ID, env.Owner)
 	r.pod.Annotations[AnnotationActivity] = env.Run.RunID + "/" + env.Activity
 	r.log = newReader(r)
 	if err := r.start(ctx); err != nil {

@@ -123,19 +123,26 @@ func touch(t *testing.T, c *cluster.Cluster, ns, pod string) {
 func TestSweep(t *testing.T) {
 	c := testcluster.Open(t)
 	ns := testcluster.Namespace(t, c)
-	for _, key := range []string{"thaw-wanted", "thaw-orphan"} {
+	for _, key := range []string{"thaw-wanted", "thaw-orphan", "thaw-others"} {
 		env := functiontest.NewEnv(t, key)
+		env.Owner = "us"
+		if key == "thaw-others" {
+			env.Owner = "them"
+		}
 		env.Run = plan.Run{ID: "run/" + key, RunID: "1"}
 		require.NoError(t, (<-start(t.Context(), c, env, task(ns, "true"))).err)
 	}
-	sweep(t.Context(), c, slog.New(slog.DiscardHandler), func(_ context.Context, run plan.Run, activity string) (bool, error) {
+	self := func(context.Context) (string, error) { return "us", nil }
+	sweep(t.Context(), c, slog.New(slog.DiscardHandler), self, func(_ context.Context, run plan.Run, activity string) (bool, error) {
 		require.Equal(t, "1", activity)
 		return run.ID != "run/thaw-orphan", nil
 	})
 	_, err := c.Kube.CoreV1().Pods(ns).Get(t.Context(), "thaw-orphan", metav1.GetOptions{})
 	require.True(t, apierrors.IsNotFound(err))
-	_, err = c.Kube.CoreV1().Pods(ns).Get(t.Context(), "thaw-wanted", metav1.GetOptions{})
-	require.NoError(t, err)
+	for _, left := range []string{"thaw-wanted", "thaw-others"} {
+		_, err = c.Kube.CoreV1().Pods(ns).Get(t.Context(), left, metav1.GetOptions{})
+		require.NoError(t, err, left)
+	}
 }
 
 // A pod that cannot start says why, when its time is over.

@@ -19,9 +19,9 @@ const sweepEvery = time.Minute
 // Sweep deletes pods whose activity is over: their worker died between taking
 // the result and taking the pod away. It looks at once, and then from time to
 // time, until the context ends. pending says whether an activity is not over.
-func Sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, pending func(ctx context.Context, run plan.Run, activity string) (bool, error)) {
+func Sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, owner func(context.Context) (string, error), pending func(ctx context.Context, run plan.Run, activity string) (bool, error)) {
 	for {
-		sweep(ctx, c, log, pending)
+		sweep(ctx, c, log, owner, pending)
 		select {
 		case <-ctx.Done():
 			return
@@ -30,7 +30,11 @@ func Sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, pending fu
 	}
 }
 
-func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, pending func(context.Context, plan.Run, string) (bool, error)) {
+func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, owner func(context.Context) (string, error), pending func(context.Context, plan.Run, string) (bool, error)) {
+	self, err := owner(ctx)
+	if err != nil {
+		return // Temporal is away: nobody can say whose anything is
+	}
 	namespace := metav1.NamespaceAll
 	opts := metav1.ListOptions{LabelSelector: cluster.LabelManaged + "=" + cluster.Managed}
 	list, err := c.Kube.CoreV1().Pods(namespace).List(ctx, opts)
@@ -47,7 +51,7 @@ func sweep(ctx context.Context, c *cluster.Cluster, log *slog.Logger, pending fu
 		pod := &list.Items[i]
 		runID, activity, ok := strings.Cut(pod.Annotations[AnnotationActivity], "/")
 		run := plan.Run{ID: pod.Annotations[cluster.AnnotationRun], RunID: runID}
-		if run.ID == "" || !ok {
+		if run.ID == "" || !ok || pod.Annotations[cluster.AnnotationOwner] != self {
 			continue
 		}
 		open, err := pending(ctx, run, activity)
