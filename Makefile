@@ -6,10 +6,10 @@ DB      ?= sqlite
 RELEASE ?= v0.1
 
 # What `make e2e` runs on a cluster, of the packages that there are.
-E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/cluster/... ./internal/clustertest/...
+E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/wait/... ./activities/manifest/... ./activities/cluster/... ./internal/clustertest/... ./worker/actionset/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
-.PHONY: help build demo test matrix matrix-cluster bench record cluster cluster-down e2e lint fuzz golden clean FORCE
+.PHONY: help build demo test matrix matrix-cluster bench bench-cluster record cluster cluster-down e2e lint fuzz golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,23 +56,27 @@ cluster-down: bin/thaw-cluster ## take it away
 
 # The cluster's own tests bring one up and down, so they come first. A cluster
 # of the caller's, by KUBECONFIG, is used as it is.
-e2e: bin/thaw-cluster ## run the end-to-end tests on a cluster (as root; KUBECONFIG: on that one)
+e2e: bin/thaw-server bin/thaw-cluster ## run the end-to-end tests on a cluster (as root; KUBECONFIG: on that one)
 ifeq ($(KUBECONFIG),)
 	@bin/thaw-cluster build
 	cd deploy/cluster && THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 30m ./...
 	@bin/thaw-cluster up
 endif
-	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 60m $(E2E_THERE))
+	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test -p 3 -count=1 -timeout 60m $(E2E_THERE))
 
 matrix-cluster: bin/thaw-server bin/thaw-cluster ## the failure matrix on the cluster that is up, with what may go wrong there besides
 	@KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_MATRIX=cluster THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix-cluster.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 80m; \
 	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix-cluster.txt; exit $$rc
 
-record: bin/thaw-server ## record histories for the replay tests of RELEASE
+record: bin/thaw-server ## record histories for the replay tests of RELEASE (of applications, where a cluster is up)
+	! bin/thaw-cluster status >/dev/null 2>&1 || KUBECONFIG=$$(bin/thaw-cluster kubeconfig) THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/clustertest -run '^(TestApplication|TestARestoreThatFailsGoesBack)$$' -count=1
 	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
 
 bench: bin/thaw-server ## measure the engine's share of the freeze window
 	$(GO) test ./internal/matrix -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m
+
+bench-cluster: bin/thaw-server bin/thaw-cluster ## measure the freeze window on the cluster that is up, against a plain client-go program
+	KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test ./internal/clustertest -run '^$$' -bench BenchmarkWindow -benchtime 1x -count=1 -timeout 30m
 
 lint: ## gofmt, go vet, golangci-lint, workflowcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
