@@ -18,6 +18,7 @@ import (
 	"thaw/activities/cluster/manifests"
 	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
+	"thaw/internal/testdb"
 	"thaw/internal/testenv"
 )
 
@@ -257,4 +258,45 @@ func TestK10HooksFreezeAnApplication(t *testing.T) {
 	s.restoreApplication(plan.RestoreRequest{From: rp.ID, Namespace: other, NoApproval: true})
 	require.Equal(t, "/var/log/frozen", seen(other, s.ready(other, "app=time-logger", 1)))
 	s.run(plan.Request{From: rp.ID, Action: "delete"})
+}
+
+// A database on a host belongs to the application: its freeze is held together
+// with that of the one in pods, and the restore runs its blueprint's.
+func TestApplicationWithADatabaseOnAHost(t *testing.T) {
+	s := newScene(t)
+	a := &apps[2]
+	s.apply(s.ns, a.manifests(t))
+	s.ready(s.ns, a.labels, 1)
+	s.annotate(a)
+	b := a.connect(t, s.host(s.ns, a))
+	reachable(t, b)
+	c := b.start(t)
+	orders := testdb.NewSQLite(t)
+	orders.StartLoad()
+	require.Eventually(t, func() bool { return c.until(time.Now()) > 100 && orders.Commits() > 100 }, testcluster.Wait, testcluster.Tick)
+
+	rp := s.backupApplication(plan.ApplicationRequest{Namespace: s.ns, With: []plan.Request{
+		{Blueprint: "sqlite", Target: plan.Target{Kind: "sqlite", Name: orders.Path, TaskQueue: s.cfg.TaskQueue}},
+	}})
+	require.True(t, rp.Consistent, rp.Consistency)
+	require.Len(t, rp.Application.Members, 2)
+	require.Len(t, rp.Freezes, 2)
+	for i, f := range rp.Freezes {
+		require.False(t, f.ThawAt.Before(rp.Freezes[1-i].FrozenAt), "both were frozen at the same time")
+		for _, cut := range f.Proof.Cuts {
+			require.False(t, cut.Start.Before(rp.Freezes[1-i].FrozenAt), "nothing is cut before both are frozen")
+			require.False(t, cut.End.After(rp.Freezes[1-i].ThawAt), "nothing thaws before all is cut")
+		}
+	}
+	c.stop()
+	orders.Load.Stop()
+	after, err := orders.Check(orders.Path)
+	require.NoError(t, err)
+
+	s.restoreApplication(plan.RestoreRequest{From: rp.ID, NoApproval: true})
+	restored, err := orders.Check(orders.Path)
+	require.NoError(t, err)
+	require.Less(t, restored, after, "as it was at the backup")
+	s.run(plan.Request{From: rp.ID, Action: "delete"})
+	require.Empty(t, s.orphans())
 }

@@ -136,7 +136,7 @@ actions:
       name: wait
       args:
         timeout: 60s
-        conditions: {allOf: [{condition: '{{"{{"}} if eq "{ $.data.phase }" "done" {{"}}"}}true{{"{{"}} end {{"}}"}}', objectReference: {apiVersion: v1, resource: configmaps, name: made, namespace: '{{ .StatefulSet.Namespace }}'}}]}
+        conditions: {allOf: [{condition: '{{ if eq "{ $.data.phase }" "done" }}true{{ end }}', objectReference: {apiVersion: v1, resource: configmaps, name: made, namespace: '{{ .StatefulSet.Namespace }}'}}]}
     - func: WaitV2
       name: waitV2
       args:
