@@ -3,6 +3,7 @@ package blueprints
 import (
 	"errors"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -40,27 +41,39 @@ func (e *env) child() *env {
 	return &env{action: e.action, phases: maps.Clone(e.phases), others: maps.Clone(e.others), cond: e.cond, deferred: e.deferred, lenient: e.lenient}
 }
 
-// raw checks an argument that the function renders itself: it must parse, and
-// the references to objects in it are rendered as usual.
+// raw checks an argument whose conditions the function renders itself: they
+// must parse. What else is in it is rendered as usual.
 func (l *linter) raw(v any, path string, e *env) {
 	switch t := v.(type) {
-	case string:
-		if templates.Has(t) {
-			if _, err := templates.Parse(t); err != nil {
-				l.unparsed(err, path, false)
-			}
-		}
 	case []any:
 		for i, x := range t {
 			l.raw(x, item(path, i), e)
 		}
 	case map[string]any:
 		for _, k := range sortedKeys(t) {
-			if k == "objectReference" {
-				EachString(t[k], join(path, k), func(s, path string, key bool) { l.template(s, path, key, e) })
+			if text, ok := t[k].(string); ok && k == "condition" {
+				l.condition(text, join(path, k))
 				continue
 			}
 			l.raw(t[k], join(path, k), e)
+		}
+	default:
+		EachString(v, path, func(s, path string, key bool) { l.template(s, path, key, e) })
+	}
+}
+
+// jsonPath is one in a condition of Kanister's Wait: { $.status.phase }. Its
+// value takes its place before the template is parsed.
+var jsonPath = regexp.MustCompile(`\{\s*\$[^{}]*\}`)
+
+// condition is a template over an object, with JSON paths or without.
+func (l *linter) condition(text, path string) {
+	if !templates.Has(text) {
+		return
+	}
+	if _, err := templates.Parse(text); err != nil {
+		if _, filled := templates.Parse(jsonPath.ReplaceAllString(text, "x")); filled != nil {
+			l.unparsed(err, path, false)
 		}
 	}
 }

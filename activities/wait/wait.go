@@ -30,7 +30,7 @@ func Functions(c *cluster.Cluster) []function.Function {
 type waitArgs struct {
 	Timeout    time.Duration  `arg:"timeout" default:"5m" doc:"how long to wait for the conditions"`
 	For        time.Duration  `arg:"for" default:"0s" doc:"wait so long, in place of conditions"`
-	Conditions map[string]any `arg:"conditions" type:"object" doc:"{anyOf: [...], allOf: [...]}: one of the first, or all of the second, must hold. Each is one of {condition, objectReference} (a template with JSON paths: {{ if eq \"{ $.status.phase }\" \"Running\" }}true{{ end }}), {file: path}, {absent: path}, {tcp: host:port}, {http: url} (a 2xx answer)"`
+	Conditions map[string]any `arg:"conditions,raw" type:"object" doc:"{anyOf: [...], allOf: [...]}: one of the first, or all of the second, must hold. Each is one of {condition, objectReference} (a template with JSON paths: {{ if eq \"{ $.status.phase }\" \"Running\" }}true{{ end }}), {file: path}, {absent: path}, {tcp: host:port}, {http: url} (a 2xx answer)"`
 }
 
 type waitV2Args struct {

@@ -38,7 +38,8 @@ type Arg struct {
 	Enum        []string `json:"enum,omitempty"`
 	// Aliases are other names that public blueprints use for it.
 	Aliases []string `json:"aliases,omitempty"`
-	// Raw arguments are handed over unrendered (Kanister's WaitV2 conditions).
+	// Raw: each `condition` in it is handed over unrendered; it is a template
+	// over an object that the function looks at (Kanister's Wait and WaitV2).
 	Raw bool `json:"raw,omitempty"`
 }
 

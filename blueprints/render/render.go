@@ -70,9 +70,8 @@ func String(s string, p *Params, o Options) (string, error) {
 	return v.(string), nil
 }
 
-// Args renders the arguments of a call. Raw arguments are left to the
-// function; only the object references inside them are rendered (Kanister's
-// WaitV2). fn may be nil.
+// Args renders the arguments of a call. Each `condition` in a raw argument is
+// left to the function (Kanister's Wait and WaitV2). fn may be nil.
 func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.Values, error) {
 	r := newRenderer(p, o)
 	out := make(plan.Values, len(args))
@@ -80,7 +79,7 @@ func Args(fn *catalogue.Function, args plan.Values, p *Params, o Options) (plan.
 		path := strings.TrimPrefix(o.Path+".args."+name, ".")
 		if fn != nil {
 			if a, ok := fn.Arg(name); ok && a.Raw {
-				out[name] = r.references(args[name], path, 0)
+				out[name] = r.conditions(args[name], path, 0)
 				continue
 			}
 		}
@@ -226,8 +225,8 @@ func entries[V any](r *renderer, m map[string]V, path string, each func(v V, pat
 	return out
 }
 
-// references renders what stands under `objectReference` in a raw argument.
-func (r *renderer) references(v any, path string, depth int) any {
+// conditions renders what does not stand under `condition` in a raw argument.
+func (r *renderer) conditions(v any, path string, depth int) any {
 	if depth > maxDepth {
 		r.fail(path, "nested deeper than %d levels", maxDepth)
 		return nil
@@ -236,22 +235,21 @@ func (r *renderer) references(v any, path string, depth int) any {
 	case []any:
 		out := make([]any, len(t))
 		for i, e := range t {
-			out[i] = r.references(e, fmt.Sprintf("%s[%d]", path, i), depth+1)
+			out[i] = r.conditions(e, fmt.Sprintf("%s[%d]", path, i), depth+1)
 		}
 		return out
 	case map[string]any:
 		out := make(map[string]any, len(t))
 		for _, k := range slices.Sorted(maps.Keys(t)) {
-			p := path + "." + k
-			if k == "objectReference" {
-				out[k] = r.value(t[k], p, depth+1)
+			if k == "condition" {
+				out[k] = t[k]
 			} else {
-				out[k] = r.references(t[k], p, depth+1)
+				out[k] = r.conditions(t[k], path+"."+k, depth+1)
 			}
 		}
 		return out
 	}
-	return v
+	return r.value(v, path, depth)
 }
 
 func (r *renderer) text(s, path string) string {

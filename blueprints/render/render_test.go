@@ -259,3 +259,23 @@ func TestRename(t *testing.T) {
 	require.Contains(t, p.StatefulSet.PersistentVolumeClaims, "db-1")
 	require.Equal(t, "shop", p.Object["metadata"].(map[string]any)["namespace"])
 }
+
+// Conditions are the function's to evaluate, over an object: Kanister renders
+// neither Wait's nor WaitV2's. What stands beside them is rendered.
+func TestConditionsAreLeftToTheFunction(t *testing.T) {
+	p := render.FromScope(plan.Scope{Target: plan.Target{Kind: "StatefulSet", Name: "db", Namespace: "shop"}, Options: plan.Values{"host": "db:5432", "timeout": "90s"}})
+	condition := `{{ if eq "{ $.status.conditions[?(@.type=="Ready")].status }" "True" }}true{{ end }}`
+	for _, name := range []string{"Wait", "WaitV2"} {
+		fn, ok := catalogue.Default().Lookup(name)
+		require.True(t, ok)
+		got, err := render.Args(fn, plan.Values{"timeout": "{{ .Options.timeout }}", "conditions": map[string]any{"anyOf": []any{
+			map[string]any{"condition": condition, "objectReference": map[string]any{"name": "{{ .StatefulSet.Name }}"}},
+			map[string]any{"tcp": "{{ .Options.host }}"},
+		}}}, p, render.Options{})
+		require.NoError(t, err)
+		require.Equal(t, plan.Values{"timeout": "90s", "conditions": map[string]any{"anyOf": []any{
+			map[string]any{"condition": condition, "objectReference": map[string]any{"name": "db"}},
+			map[string]any{"tcp": "db:5432"},
+		}}}, got)
+	}
+}

@@ -111,7 +111,7 @@ func about(a catalogue.Arg) string {
 		s += " (also " + strings.Join(a.Aliases, ", ") + ")"
 	}
 	if a.Raw {
-		s += " (not rendered before the call)"
+		s += " (conditions in it are templates over the object, rendered by the function)"
 	}
 	return s
 }
