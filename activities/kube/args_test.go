@@ -17,20 +17,20 @@ func TestArgumentsAreKanisters(t *testing.T) {
 	all := Functions(nil)
 	exec := values{"namespace": "shop", "pod": "db-0", "command": []any{"sh", "-c", "true"}}
 	functiontest.Arguments(t, all, "KubeExec", functiontest.Declared{Required: exec, Optional: []string{"container"}, Open: true}, map[string]functiontest.Case[execArgs]{
-		"a list":             {nil, execArgs{Namespace: "shop", Pod: "db-0", Command: []string{"sh", "-c", "true"}}},
-		"one word as a list": {values{"command": "true", "container": "c"}, execArgs{Namespace: "shop", Pod: "db-0", Container: "c", Command: []string{"true"}}},
-		"numbers as text":    {values{"command": []any{"sleep", 5}, "pod": 7}, execArgs{Namespace: "shop", Pod: "7", Command: []string{"sleep", "5"}}},
+		"a list":             {Want: execArgs{Namespace: "shop", Pod: "db-0", Command: []string{"sh", "-c", "true"}}},
+		"one word as a list": {Args: values{"command": "true", "container": "c"}, Want: execArgs{Namespace: "shop", Pod: "db-0", Container: "c", Command: []string{"true"}}},
+		"numbers as text":    {Args: values{"command": []any{"sleep", 5}, "pod": 7}, Want: execArgs{Namespace: "shop", Pod: "7", Command: []string{"sleep", "5"}}},
 	})
 	execAll := values{"namespace": "shop", "pods": "a b", "containers": "c", "command": []any{"true"}}
 	functiontest.Arguments(t, all, "KubeExecAll", functiontest.Declared{Required: execAll, Open: true}, map[string]functiontest.Case[execAllArgs]{
-		"pods as one text": {nil, execAllArgs{Namespace: "shop", Pods: "a b", Containers: "c", Command: []string{"true"}}},
+		"pods as one text": {Want: execAllArgs{Namespace: "shop", Pods: "a b", Containers: "c", Command: []string{"true"}}},
 	})
 	task := values{"image": "i", "command": []any{"true"}}
 	functiontest.Arguments(t, all, "KubeTask", functiontest.Declared{Required: task, Optional: append([]string{"namespace"}, pods...), Open: true}, map[string]functiontest.Case[taskArgs]{
-		"no namespace": {nil, taskArgs{Image: "i", Command: []string{"true"}}},
+		"no namespace": {Want: taskArgs{Image: "i", Command: []string{"true"}}},
 		"parts of the pod": {
-			values{"namespace": "shop", "podOverride": values{"hostNetwork": true}, "podLabels": values{"n": 1}, "podAnnotations": values{"a": "b"}},
-			taskArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, podArgs: podArgs{
+			Args: values{"namespace": "shop", "podOverride": values{"hostNetwork": true}, "podLabels": values{"n": 1}, "podAnnotations": values{"a": "b"}},
+			Want: taskArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, podArgs: podArgs{
 				PodOverride: values{"hostNetwork": true}, PodLabels: map[string]string{"n": "1"}, PodAnnotations: map[string]string{"a": "b"},
 			}},
 		},
@@ -43,30 +43,30 @@ func TestArgumentsAreKanisters(t *testing.T) {
 		Required: multi, Optional: append([]string{"namespace", "initImage", "initCommand", "sharedVolumeMedium", "sharedVolumeSizeLimit", "sharedVolumeDir"}, pods...),
 		Defaults: map[string]string{"sharedVolumeDir": "/tmp/"}, Open: true,
 	}, map[string]functiontest.Case[multiArgs]{
-		"its defaults": {nil, plain},
-		"all of them":  {values{"namespace": "shop", "initImage": "i", "initCommand": []any{"mkfifo", "/s/p"}, "sharedVolumeMedium": "Memory", "sharedVolumeSizeLimit": "1Gi", "sharedVolumeDir": "/s"}, given},
+		"its defaults": {Want: plain},
+		"all of them":  {Args: values{"namespace": "shop", "initImage": "i", "initCommand": []any{"mkfifo", "/s/p"}, "sharedVolumeMedium": "Memory", "sharedVolumeSizeLimit": "1Gi", "sharedVolumeDir": "/s"}, Want: given},
 	})
 	prepare := values{"namespace": "shop", "image": "i", "command": []any{"true"}}
 	functiontest.Arguments(t, all, "PrepareData", functiontest.Declared{
 		Required: prepare, Optional: append([]string{"volumes", "serviceaccount", "failOnError"}, pods...), Defaults: map[string]string{"failOnError": "false"}, Open: true,
 	}, map[string]functiontest.Case[prepareArgs]{
-		"no volumes, and failures for done": {nil, prepareArgs{Namespace: "shop", Image: "i", Command: []string{"true"}}},
+		"no volumes, and failures for done": {Want: prepareArgs{Namespace: "shop", Image: "i", Command: []string{"true"}}},
 		"a text as a boolean": {
-			values{"failOnError": "true", "serviceaccount": "s", "volumes": values{"data": "/d"}},
-			prepareArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, FailOnError: true, ServiceAccount: "s", Volumes: map[string]string{"data": "/d"}},
+			Args: values{"failOnError": "true", "serviceaccount": "s", "volumes": values{"data": "/d"}},
+			Want: prepareArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, FailOnError: true, ServiceAccount: "s", Volumes: map[string]string{"data": "/d"}},
 		},
-		"a number as a boolean": {values{"failOnError": 1}, prepareArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, FailOnError: true}},
+		"a number as a boolean": {Args: values{"failOnError": 1}, Want: prepareArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, FailOnError: true}},
 	})
 	scale := values{"replicas": 1}
 	functiontest.Arguments(t, all, "ScaleWorkload", functiontest.Declared{
 		Required: scale, Optional: []string{"namespace", "name", "kind", "waitForReady"}, Defaults: map[string]string{"waitForReady": "true"}, Outputs: []string{"originalReplicaCount"},
 	}, map[string]functiontest.Case[scaleArgs]{
-		"an integer":         {nil, scaleArgs{Replicas: 1, WaitForReady: true}},
-		"a text":             {values{"replicas": "3"}, scaleArgs{Replicas: 3, WaitForReady: true}},
-		"nothing":            {values{"replicas": 0}, scaleArgs{WaitForReady: true}},
-		"an int64":           {values{"replicas": int64(2)}, scaleArgs{Replicas: 2, WaitForReady: true}},
-		"what JSON makes":    {values{"replicas": float64(2)}, scaleArgs{Replicas: 2, WaitForReady: true}},
-		"a kind in any case": {values{"kind": "StatefulSet", "name": "db", "namespace": "shop", "waitForReady": "false"}, scaleArgs{Replicas: 1, Kind: "StatefulSet", Name: "db", Namespace: "shop"}},
+		"an integer":         {Want: scaleArgs{Replicas: 1, WaitForReady: true}},
+		"a text":             {Args: values{"replicas": "3"}, Want: scaleArgs{Replicas: 3, WaitForReady: true}},
+		"nothing":            {Args: values{"replicas": 0}, Want: scaleArgs{WaitForReady: true}},
+		"an int64":           {Args: values{"replicas": int64(2)}, Want: scaleArgs{Replicas: 2, WaitForReady: true}},
+		"what JSON makes":    {Args: values{"replicas": float64(2)}, Want: scaleArgs{Replicas: 2, WaitForReady: true}},
+		"a kind in any case": {Args: values{"kind": "StatefulSet", "name": "db", "namespace": "shop", "waitForReady": "false"}, Want: scaleArgs{Replicas: 1, Kind: "StatefulSet", Name: "db", Namespace: "shop"}},
 	})
 	functiontest.Refused(t, all, "ScaleWorkload", scale, map[string]values{
 		`argument "replicas" is no integer`:                                                     {"replicas": "two"},
@@ -80,10 +80,10 @@ func TestArgumentsAreKanisters(t *testing.T) {
 		Required: ops, Optional: []string{"namespace", "spec", "objectReference"}, Defaults: map[string]string{"namespace": "default"},
 		Outputs: []string{"apiVersion", "group", "resource", "kind", "name", "namespace"},
 	}, map[string]functiontest.Case[opsArgs]{
-		"the namespace default": {values{"spec": "kind: A"}, opsArgs{Operation: "create", Namespace: "default", Spec: "kind: A"}},
+		"the namespace default": {Args: values{"spec": "kind: A"}, Want: opsArgs{Operation: "create", Namespace: "default", Spec: "kind: A"}},
 		"a reference": {
-			values{"operation": "delete", "namespace": "shop", "objectReference": values{"name": "a", "apiVersion": "v1", "resource": "pods"}},
-			opsArgs{Operation: "delete", Namespace: "shop", ObjectReference: values{"name": "a", "apiVersion": "v1", "resource": "pods"}},
+			Args: values{"operation": "delete", "namespace": "shop", "objectReference": values{"name": "a", "apiVersion": "v1", "resource": "pods"}},
+			Want: opsArgs{Operation: "delete", Namespace: "shop", ObjectReference: values{"name": "a", "apiVersion": "v1", "resource": "pods"}},
 		},
 	})
 	functiontest.Refused(t, all, "KubeOps", ops, map[string]values{

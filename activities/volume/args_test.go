@@ -16,14 +16,14 @@ func TestArgumentsAreKanisters(t *testing.T) {
 	functiontest.Arguments(t, all, "CreateCSISnapshot", functiontest.Declared{
 		Required: create, Optional: []string{"name", "labels"}, Outputs: []string{"name", "pvc", "namespace", "restoreSize", "snapshotContent"},
 	}, map[string]functiontest.Case[createArgs]{
-		"a name of its own": {nil, createArgs{PVC: "data", Namespace: "shop", SnapshotClass: "fast"}},
-		"a name and labels": {values{"name": "s", "labels": values{"n": 1, "a": "b"}}, createArgs{Name: "s", PVC: "data", Namespace: "shop", SnapshotClass: "fast", Labels: map[string]string{"n": "1", "a": "b"}}},
+		"a name of its own": {Want: createArgs{PVC: "data", Namespace: "shop", SnapshotClass: "fast"}},
+		"a name and labels": {Args: values{"name": "s", "labels": values{"n": 1, "a": "b"}}, Want: createArgs{Name: "s", PVC: "data", Namespace: "shop", SnapshotClass: "fast", Labels: map[string]string{"n": "1", "a": "b"}}},
 	})
 	static := values{"name": "s", "namespace": "shop", "driver": "d", "snapshotHandle": "h", "snapshotClass": "fast"}
 	want := staticArgs{Name: "s", Namespace: "shop", Driver: "d", SnapshotHandle: "h", SnapshotClass: "fast"}
 	functiontest.Arguments(t, all, "CreateCSISnapshotStatic", functiontest.Declared{
 		Required: static, Aliases: map[string]string{"handle": "snapshotHandle"}, Outputs: []string{"name", "namespace", "restoreSize", "snapshotContent"},
-	}, map[string]functiontest.Case[staticArgs]{"all": {nil, want}})
+	}, map[string]functiontest.Case[staticArgs]{"all": {Want: want}})
 	t.Run("the documentation's name of the handle", func(t *testing.T) {
 		delete(static, "snapshotHandle")
 		functiontest.Arguments(t, all, "CreateCSISnapshotStatic", functiontest.Declared{
@@ -48,14 +48,14 @@ func TestArgumentsAreKanisters(t *testing.T) {
 	functiontest.Arguments(t, all, "RestoreCSISnapshot", functiontest.Declared{
 		Required: restore, Optional: []string{"accessModes", "volumeMode", "labels"}, Defaults: map[string]string{"accessModes": "ReadWriteOnce", "volumeMode": "Filesystem"},
 	}, map[string]functiontest.Case[restoreSnapshotArgs]{
-		"its defaults":                   {nil, plain},
-		"all of them, a number for size": {values{"accessModes": []any{"ReadWriteMany", "ReadOnlyMany"}, "volumeMode": "Block", "labels": values{"a": "b"}, "restoreSize": 1073741824}, more},
-		"one mode as a list":             {values{"accessModes": "ReadWriteMany"}, one},
+		"its defaults":                   {Want: plain},
+		"all of them, a number for size": {Args: values{"accessModes": []any{"ReadWriteMany", "ReadOnlyMany"}, "volumeMode": "Block", "labels": values{"a": "b"}, "restoreSize": 1073741824}, Want: more},
+		"one mode as a list":             {Args: values{"accessModes": "ReadWriteMany"}, Want: one},
 	})
 	functiontest.Arguments(t, all, "DeleteCSISnapshot", functiontest.Declared{
 		Required: values{"name": "s", "namespace": "shop"}, Outputs: []string{"name", "namespace", "snapshotContent"},
-	}, map[string]functiontest.Case[deleteSnapshotArgs]{"both": {nil, deleteSnapshotArgs{Name: "s", Namespace: "shop"}}})
+	}, map[string]functiontest.Case[deleteSnapshotArgs]{"both": {Want: deleteSnapshotArgs{Name: "s", Namespace: "shop"}}})
 	functiontest.Arguments(t, all, "DeleteCSISnapshotContent", functiontest.Declared{Required: values{"name": "c"}}, map[string]functiontest.Case[deleteContentArgs]{
-		"a name": {nil, deleteContentArgs{Name: "c"}},
+		"a name": {Want: deleteContentArgs{Name: "c"}},
 	})
 }

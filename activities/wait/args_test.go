@@ -17,9 +17,9 @@ func TestArgumentsAreKanisters(t *testing.T) {
 	functiontest.Arguments(t, all, "Wait", functiontest.Declared{
 		Relaxed: []string{"timeout", "conditions"}, Added: []string{"for"}, Defaults: map[string]string{"timeout": "5m", "for": "0s"},
 	}, map[string]functiontest.Case[waitArgs]{
-		"a duration":              {values{"timeout": "360s", "conditions": on}, waitArgs{Timeout: 6 * time.Minute, Conditions: on}},
-		"a default":               {values{"conditions": on}, waitArgs{Timeout: 5 * time.Minute, Conditions: on}},
-		"a time and nothing else": {values{"for": "1h30m"}, waitArgs{Timeout: 5 * time.Minute, For: 90 * time.Minute}},
+		"a duration":              {Args: values{"timeout": "360s", "conditions": on}, Want: waitArgs{Timeout: 6 * time.Minute, Conditions: on}},
+		"a default":               {Args: values{"conditions": on}, Want: waitArgs{Timeout: 5 * time.Minute, Conditions: on}},
+		"a time and nothing else": {Args: values{"for": "1h30m"}, Want: waitArgs{Timeout: 5 * time.Minute, For: 90 * time.Minute}},
 	})
 	functiontest.Refused(t, all, "Wait", values{"conditions": on}, map[string]values{
 		`argument "timeout" is no duration`:              {"timeout": "soon"},
@@ -30,7 +30,7 @@ func TestArgumentsAreKanisters(t *testing.T) {
 	})
 	both := values{"timeout": "1m", "conditions": on}
 	functiontest.Arguments(t, all, "WaitV2", functiontest.Declared{Required: both}, map[string]functiontest.Case[waitV2Args]{
-		"both": {nil, waitV2Args{Timeout: time.Minute, Conditions: on}},
+		"both": {Want: waitV2Args{Timeout: time.Minute, Conditions: on}},
 	})
 	functiontest.Refused(t, all, "WaitV2", both, map[string]values{
 		`argument "timeout" is no duration`: {"timeout": "{{ .Options.timeout }}"},
