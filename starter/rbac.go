@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +48,7 @@ other kinds than Kanister's) no catalogue knows: add it with --object.`,
 	f.StringSliceVarP(&o.Namespaces, "namespace", "n", nil, "namespaces where it runs them (default: all)")
 	f.StringVar(&o.Account, "service-account", rbac.DefaultAccount, "service account of the worker, as NAMESPACE/NAME")
 	f.StringVar(&o.Name, "name", "thaw", "what the names of the roles begin with")
-	f.StringSliceVar(&o.With, "with", nil, "optional roles: rotated-logs, openshift, restore-roles")
+	f.StringSliceVar(&o.With, "with", nil, "optional roles: "+strings.Join(rbac.Optional(), ", "))
 	f.StringArrayVar(&o.Objects, "object", nil, "what blueprints do with objects that they name, as RESOURCE.GROUP=VERB,VERB")
 	f.StringSliceVar(&o.Kinds, "kind", nil, "kinds of objects, as RESOURCE.GROUP, that manifests are captured and restored of (default: all)")
 	_ = cmd.RegisterFlagCompletionFunc("with", cobra.FixedCompletions(rbac.Optional(), cobra.ShellCompDirectiveNoFileComp))

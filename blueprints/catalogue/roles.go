@@ -41,6 +41,17 @@ func Roles() []Role {
 			},
 		},
 		{
+			Name: "actionsets", Optional: true,
+			Summary: "Kanister's ActionSets, where the worker serves them: read, and their status and finalizers written; events of them.",
+			Rules: []Rule{
+				{Group: "cr.kanister.io", Resources: []string{"actionsets"}, Verbs: []string{"get", "list", "watch", "update"}},
+				{Group: "cr.kanister.io", Resources: []string{"actionsets/status"}, Verbs: []string{"update"}},
+				{Group: "cr.kanister.io", Resources: []string{"blueprints"}, Verbs: []string{"get", "list", "watch"}},
+				{Group: "thaw.dev", Resources: []string{"blueprints"}, Verbs: []string{"get"}},
+				{Resources: []string{"events"}, Verbs: []string{"create"}},
+			},
+		},
+		{
 			Name: "rotated-logs", Optional: true,
 			Summary: "Output of a pod that the kubelet rotated away while no stream of its log was open. Without it such a phase fails. Getting nodes/proxy is as much as running commands in any pod of the nodes: weigh it.",
 			Rules:   []Rule{{Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}, Cluster: true}},

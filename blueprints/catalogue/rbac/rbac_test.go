@@ -129,7 +129,7 @@ func TestAllThatIsWrongIsSaid(t *testing.T) {
 	})
 	for _, says := range []string{
 		`no family "nine"; want some of one, three, two`, `namespace "Shop"`, `service account "worker": want namespace/name`,
-		`no optional role "engine"; want one of rotated-logs, openshift, restore-roles`, `object "configmaps": want`, `kind "ConfigMaps": want`,
+		`no optional role "engine"; want one of actionsets, rotated-logs, openshift, restore-roles`, `object "configmaps": want`, `kind "ConfigMaps": want`,
 	} {
 		require.ErrorContains(t, err, says)
 	}
