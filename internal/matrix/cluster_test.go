@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"thaw/internal/testcluster"
@@ -35,17 +36,27 @@ func clusterCells() []cell {
 		}, after: func(x *trial) { x.drive("start", "kubelet") }},
 		cell{name: "target pod deleted in the cut", point: testenv.Cut, mode: testenv.Before, act: func(x *trial) {
 			x.deletePod()
+			x.await("the database is gone", func() bool { return time.Since(x.lane.db.load.LastCommit()) > 500*time.Millisecond })
 			x.fault.Go()
 		}},
 		cell{name: "snapshot never ready", before: fault("--never-ready"), after: clear, edit: func(b *blueprint) { b.setPhase("ready", "timeout", "5s") }},
 		cell{name: "CSI driver fails", before: fault("--fail-snapshots"), after: clear},
 		cell{name: "CSI driver cuts, and its answer is lost", before: fault("--lose-snapshots", "--times", "1"), after: clear},
-		cell{name: "CSI driver hangs", before: fault("--hang-snapshots"), after: clear},
+		// The run goes on until the driver answers: it deletes what it may have cut.
+		cell{name: "CSI driver hangs", before: fault("--hang-snapshots"), act: func(x *trial) {
+			x.later(x.lane.maxFreeze+slack+time.Second, func() {
+				clear(x)
+				x.drive("restart", "csi-snapshotter") // else it looks again in 15 minutes
+			})
+		}},
 		cell{name: "CSI driver killed in the cut", point: testenv.Cut, mode: testenv.Before, act: func(x *trial) {
 			x.drive("kill", "csi-driver")
 			x.fault.Go()
 		}, after: func(x *trial) { x.drive("start", "csi-driver") }},
-		cell{name: "disk full", act: (*trial).fillDisk, after: (*trial).emptyDisk},
+		cell{name: "disk full", act: func(x *trial) {
+			x.fillDisk()
+			x.later(10*time.Second, x.emptyDisk)
+		}},
 	)
 }
 
@@ -97,16 +108,33 @@ func (x *trial) deletePod() {
 	x.must(k.Kube.CoreV1().Pods(k.ns).Delete(context.Background(), x.pod(), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 }
 
-// filler takes what is left of the database's volume.
-const filler = "for d in /var/lib/postgresql/data /var/lib/mysql; do [ ! -d $d ] || "
-
+// fillDisk takes what is left of the database's volume. The server may not
+// survive it.
 func (x *trial) fillDisk() {
 	k := x.lane.kube
-	testcluster.Exec(x.lane.t, k.Cluster, k.ns, x.pod(), k.container, filler+"cat /dev/zero > $d/filler 2>/dev/null || true; done; true")
+	script := "for d in /var/lib/postgresql/data /var/lib/mysql; do [ ! -d $d ] || cat /dev/zero > $d/filler 2>/dev/null || true; done; true"
+	testcluster.Exec(x.lane.t, k.Cluster, k.ns, x.pod(), k.container, script)
 }
 
+// emptyDisk gives it back, from a pod of its own: the server's may not run.
 func (x *trial) emptyDisk() {
 	k := x.lane.kube
-	pod := testcluster.Ready(x.lane.t, k.Cluster, k.ns, k.pods, 1)
-	testcluster.Exec(x.lane.t, k.Cluster, k.ns, pod, k.container, filler+"rm -f $d/filler; done; true")
+	pods := k.Kube.CoreV1().Pods(k.ns)
+	claim := "data-" + x.target.Name + "-0"
+	pod, err := pods.Create(context.Background(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "cleaner-"},
+		Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever,
+			Volumes:       []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}},
+			Containers: []corev1.Container{{
+				Name: "main", Image: testcluster.Tools, Command: []string{"rm", "-f", "/data/filler"}, VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/data"}},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	x.must(err)
+	x.await("the disk is empty again", func() bool {
+		p, err := pods.Get(context.Background(), pod.Name, metav1.GetOptions{})
+		return err == nil && p.Status.Phase == corev1.PodSucceeded
+	})
+	x.must(pods.Delete(context.Background(), pod.Name, metav1.DeleteOptions{}))
 }
