@@ -6,7 +6,7 @@ DB      ?= sqlite
 RELEASE ?= v0.1
 
 # What `make e2e` runs on a cluster, of the packages that there are.
-E2E     ?= ./activities/kube/... ./activities/wait/... ./activities/manifest/... ./activities/volume/... ./activities/wait/... ./activities/manifest/... ./activities/cluster/... ./internal/clustertest/... ./worker/actionset/...
+E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/wait/... ./activities/manifest/... ./activities/cluster/... ./internal/clustertest/... ./worker/actionset/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
 .PHONY: help build demo test matrix matrix-cluster bench bench-cluster record cluster cluster-down e2e lint fuzz golden clean FORCE

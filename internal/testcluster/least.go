@@ -100,6 +100,15 @@ func (a *Asked) Denied() []string {
 	return slices.Clone(a.denied)
 }
 
+// Allow forgets refusals that name any of these: they are met, and got over.
+func (a *Asked) Allow(texts ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.denied = slices.DeleteFunc(a.denied, func(d string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(d, text) })
+	})
+}
+
 // Verbs lists what was asked: "verb group/resource".
 func (a *Asked) Verbs() []string {
 	a.mu.Lock()
