@@ -289,7 +289,7 @@ func TestApplicationWithADatabaseOnAHost(t *testing.T) {
 		}
 	}
 	c.stop()
-	orders.Load.Stop()
+	orders.Stop()
 	after, err := orders.Check(orders.Path)
 	require.NoError(t, err)
 
