@@ -45,7 +45,6 @@ func Roles() []Role {
 			Summary: "Kanister's ActionSets, where the worker serves them: read, and their status and finalizers written; events of them.",
 			Rules: []Rule{
 				{Group: "cr.kanister.io", Resources: []string{"actionsets"}, Verbs: []string{"get", "list", "watch", "update"}},
-				{Group: "cr.kanister.io", Resources: []string{"actionsets/status"}, Verbs: []string{"update"}},
 				{Group: "cr.kanister.io", Resources: []string{"blueprints"}, Verbs: []string{"get", "list", "watch"}},
 				{Group: "thaw.dev", Resources: []string{"blueprints"}, Verbs: []string{"get"}},
 				{Resources: []string{"events"}, Verbs: []string{"create"}},
