@@ -35,8 +35,9 @@ func clusterCells() []cell {
 			x.fault.Go()
 		}, after: func(x *trial) { x.drive("start", "kubelet") }},
 		cell{name: "target pod deleted in the cut", point: testenv.Cut, mode: testenv.Before, act: func(x *trial) {
+			before, _ := x.lane.db.load.Failed()
 			x.deletePod()
-			x.await("the database is gone", func() bool { return time.Since(x.lane.db.load.LastCommit()) > 500*time.Millisecond })
+			x.await("the database is gone", func() bool { n, _ := x.lane.db.load.Failed(); return n > before })
 			x.fault.Go()
 		}},
 		cell{name: "snapshot never ready", before: fault("--never-ready"), after: clear, edit: func(b *blueprint) { b.setPhase("ready", "timeout", "5s") }},
