@@ -98,6 +98,20 @@ type Location struct {
 	Endpoint string `json:"endpoint"`
 	Prefix   string `json:"prefix"`
 	Region   string `json:"region"`
+
+	// What follows is Thaw's own; Kanister's tools do not see it.
+
+	// CABundle is the certificate of whoever signed the store's, in PEM.
+	CABundle string `json:"caBundle,omitempty"`
+	// Encryption is what the store encrypts with: AES256 or aws:kms. Default:
+	// what the bucket says.
+	Encryption string `json:"encryption,omitempty"`
+	// KMSKey names the key of aws:kms, or of Google's KMS.
+	KMSKey string `json:"kmsKey,omitempty"`
+	// LockMode locks objects: governance or compliance. Default: not locked.
+	LockMode string `json:"lockMode,omitempty"`
+	// LockFor is how long, as Go writes a duration; it is at least a day.
+	LockFor string `json:"lockFor,omitempty"`
 }
 
 // Credential is a profile's credential; which field is set follows Type.
