@@ -3,6 +3,7 @@ package kube
 import (
 	"testing"
 
+	"thaw/activities/cluster/podrun"
 	"thaw/activities/function/functiontest"
 )
 
@@ -30,7 +31,7 @@ func TestArgumentsAreKanisters(t *testing.T) {
 		"no namespace": {Want: taskArgs{Image: "i", Command: []string{"true"}}},
 		"parts of the pod": {
 			Args: values{"namespace": "shop", "podOverride": values{"hostNetwork": true}, "podLabels": values{"n": 1}, "podAnnotations": values{"a": "b"}},
-			Want: taskArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, podArgs: podArgs{
+			Want: taskArgs{Namespace: "shop", Image: "i", Command: []string{"true"}, Args: podrun.Args{
 				PodOverride: values{"hostNetwork": true}, PodLabels: map[string]string{"n": "1"}, PodAnnotations: map[string]string{"a": "b"},
 			}},
 		},

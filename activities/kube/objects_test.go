@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"thaw/activities/cluster/podexec"
 	"thaw/activities/function"
 	"thaw/activities/function/functiontest"
 	"thaw/blueprints/fault"
@@ -35,14 +36,14 @@ func (s *scene) kill(pod string) {
 }
 
 func (s *scene) exec(pod, script string) {
-	require.NoError(s.t, stream(s.t.Context(), s.Cluster, where{s.ns, pod, ""}, []string{"sh", "-c", script}, io.Discard, io.Discard, func(string) {}))
+	require.NoError(s.t, podexec.Stream(s.t.Context(), s.Cluster, podexec.Where{Namespace: s.ns, Pod: pod}, podexec.Command{Args: []string{"sh", "-c", script}}, io.Discard, io.Discard, func(string) {}))
 }
 
 // running waits until a command runs in a pod.
 func (s *scene) running(pod, command string) {
 	require.Eventually(s.t, func() bool {
 		script := `for p in /proc/[0-9]*; do tr '\0' ' ' < $p/cmdline 2>/dev/null; done | grep -q "` + command + ` "`
-		return stream(s.t.Context(), s.Cluster, where{s.ns, pod, "one"}, []string{"sh", "-c", script}, io.Discard, io.Discard, func(string) {}) == nil
+		return podexec.Stream(s.t.Context(), s.Cluster, podexec.Where{Namespace: s.ns, Pod: pod, Container: "one"}, podexec.Command{Args: []string{"sh", "-c", script}}, io.Discard, io.Discard, func(string) {}) == nil
 	}, testcluster.Wait, testcluster.Tick)
 }
 

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"thaw/activities/cluster"
 	"thaw/activities/cluster/podrun"
@@ -19,66 +17,11 @@ import (
 	"thaw/blueprints/fault"
 )
 
-// podArgs are those of every function that makes a pod.
-type podArgs struct {
-	PodOverride    map[string]any    `arg:"podOverride" type:"object" doc:"Parts of the pod's spec, merged into it (strategic merge)"`
-	PodAnnotations map[string]string `arg:"podAnnotations" doc:"Annotations of the pod"`
-	PodLabels      map[string]string `arg:"podLabels" doc:"Labels of the pod"`
-}
-
-// defaultContainer is the name of a pod's one container, which overrides name.
-const defaultContainer = "container"
-
-// podOf makes the pod of a phase as Kanister merges it: the phase's override
-// over the spec, the run's over both; labels and annotations of the run, those
-// of the phase over them.
-func podOf(c *cluster.Cluster, env *function.Env, namespace string, spec corev1.PodSpec, a podArgs, runOverride map[string]any) (*corev1.Pod, error) {
-	if namespace == "" {
-		namespace = c.Namespace
-	}
-	spec.RestartPolicy = corev1.RestartPolicyNever
-	for _, override := range []map[string]any{a.PodOverride, runOverride} {
-		if len(override) == 0 {
-			continue
-		}
-		var err error
-		if spec, err = merged(spec, override); err != nil {
-			return nil, fault.New(fault.User, "podOverride: %w", err)
-		}
-	}
-	if spec.RestartPolicy != corev1.RestartPolicyNever {
-		return nil, fault.New(fault.User, "podOverride: restartPolicy %s: a command that is started again is no command that ran once; use the phase's retry", spec.RestartPolicy)
-	}
-	labels, annotations := map[string]string{}, map[string]string{}
-	maps.Copy(labels, env.Pod.Labels)
-	maps.Copy(labels, a.PodLabels)
-	maps.Copy(annotations, env.Pod.Annotations)
-	maps.Copy(annotations, a.PodAnnotations)
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels, Annotations: annotations}, Spec: spec}, nil
-}
-
-func merged(spec corev1.PodSpec, override map[string]any) (corev1.PodSpec, error) {
-	var out corev1.PodSpec
-	base, err := json.Marshal(spec)
-	if err != nil {
-		return out, err
-	}
-	patch, err := json.Marshal(override)
-	if err != nil {
-		return out, err
-	}
-	both, err := strategicpatch.StrategicMergePatch(base, patch, corev1.PodSpec{})
-	if err != nil {
-		return out, err
-	}
-	return out, json.Unmarshal(both, &out)
-}
-
 type taskArgs struct {
-	Namespace string   `arg:"namespace" doc:"Namespace of the pod; the worker's where there is none"`
-	Image     string   `arg:"image,required" doc:"Image of the container"`
-	Command   []string `arg:"command,required" doc:"Command and arguments; what it prints with kando output is the phase's output"`
-	podArgs   `arg:",squash"`
+	Namespace   string   `arg:"namespace" doc:"Namespace of the pod; the worker's where there is none"`
+	Image       string   `arg:"image,required" doc:"Image of the container"`
+	Command     []string `arg:"command,required" doc:"Command and arguments; what it prints with kando output is the phase's output"`
+	podrun.Args `arg:",squash"`
 }
 
 func kubeTask(c *cluster.Cluster) function.Function {
@@ -89,13 +32,13 @@ func kubeTask(c *cluster.Cluster) function.Function {
 		if err := c.Need(); err != nil {
 			return nil, nil, err
 		}
-		pod, err := podOf(c, env, a.Namespace, corev1.PodSpec{Containers: []corev1.Container{{
-			Name: defaultContainer, Image: a.Image, Command: a.Command, ImagePullPolicy: corev1.PullIfNotPresent,
-		}}}, a.podArgs, env.Pod.Override)
+		pod, err := podrun.Pod(c, env, a.Namespace, corev1.PodSpec{Containers: []corev1.Container{{
+			Name: podrun.Container, Image: a.Image, Command: a.Command, ImagePullPolicy: corev1.PullIfNotPresent,
+		}}}, a.Args, env.Pod.Override)
 		if err != nil {
 			return nil, nil, fmt.Errorf("KubeTask: %w", err)
 		}
-		return podAct("KubeTask", c, env, pod, defaultContainer), nil, nil
+		return podAct("KubeTask", c, env, pod, podrun.Container), nil, nil
 	})
 }
 
@@ -120,7 +63,7 @@ type multiArgs struct {
 	SharedVolumeMedium    string   `arg:"sharedVolumeMedium" doc:"Medium of the shared volume, such as Memory"`
 	SharedVolumeSizeLimit string   `arg:"sharedVolumeSizeLimit" doc:"Size limit of the shared volume, such as 1Gi"`
 	SharedVolumeDir       string   `arg:"sharedVolumeDir" default:"/tmp/" doc:"Where the shared volume is mounted"`
-	podArgs               `arg:",squash"`
+	podrun.Args           `arg:",squash"`
 }
 
 const (
@@ -167,7 +110,7 @@ func (a *multiArgs) pod(c *cluster.Cluster, env *function.Env) (*corev1.Pod, err
 	} else if len(a.InitCommand) > 0 {
 		return nil, fault.New(fault.User, "initCommand without initImage")
 	}
-	pod, err := podOf(c, env, a.Namespace, spec, a.podArgs, forBoth(env.Pod.Override))
+	pod, err := podrun.Pod(c, env, a.Namespace, spec, a.Args, forBoth(env.Pod.Override))
 	if err == nil {
 		pod.Annotations["kubectl.kubernetes.io/default-container"] = output
 	}
@@ -187,7 +130,7 @@ func forBoth(override map[string]any) map[string]any {
 			return override
 		}
 		switch o["name"] {
-		case defaultContainer:
+		case podrun.Container:
 			general = o
 		case background, output:
 			return override
@@ -215,7 +158,7 @@ type prepareArgs struct {
 	Command        []string          `arg:"command,required" doc:"Command and arguments"`
 	ServiceAccount string            `arg:"serviceaccount" doc:"Service account of the pod"`
 	FailOnError    bool              `arg:"failOnError" default:"false" doc:"Fail the phase where the command fails"`
-	podArgs        `arg:",squash"`
+	podrun.Args    `arg:",squash"`
 }
 
 // prepareData is PrepareData. As Kanister's, it takes a command that failed for
@@ -234,7 +177,7 @@ func prepareData(c *cluster.Cluster) function.Function {
 		if err != nil {
 			return nil, nil, fmt.Errorf("PrepareData: %w", err)
 		}
-		run := podAct("PrepareData", c, env, pod, defaultContainer)
+		run := podAct("PrepareData", c, env, pod, podrun.Container)
 		return func(ctx context.Context) (function.Outputs, error) {
 			out, err := run(ctx)
 			if err != nil && !a.FailOnError && fault.Of(err) == fault.Command && ctx.Err() == nil {
@@ -257,7 +200,7 @@ func (a *prepareArgs) pod(ctx context.Context, c *cluster.Cluster, env *function
 	if len(claims) == 0 {
 		return nil, fault.New(fault.User, "the target has no volumes, and the argument volumes names none")
 	}
-	container := corev1.Container{Name: defaultContainer, Image: a.Image, Command: a.Command, ImagePullPolicy: corev1.PullIfNotPresent}
+	container := corev1.Container{Name: podrun.Container, Image: a.Image, Command: a.Command, ImagePullPolicy: corev1.PullIfNotPresent}
 	spec := corev1.PodSpec{ServiceAccountName: a.ServiceAccount}
 	for i, claim := range slices.Sorted(maps.Keys(claims)) {
 		err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
@@ -274,5 +217,5 @@ func (a *prepareArgs) pod(ctx context.Context, c *cluster.Cluster, env *function
 		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: volume, MountPath: claims[claim]})
 	}
 	spec.Containers = []corev1.Container{container}
-	return podOf(c, env, a.Namespace, spec, a.podArgs, env.Pod.Override)
+	return podrun.Pod(c, env, a.Namespace, spec, a.Args, env.Pod.Override)
 }

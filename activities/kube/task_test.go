@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
 	"thaw/activities/function/functiontest"
 	"thaw/blueprints/fault"
@@ -210,7 +211,7 @@ func TestPodsAreMergedAsKanisterMergesThem(t *testing.T) {
 		Labels:   map[string]string{"a": "run", "b": "run"}, Annotations: map[string]string{"x": "run"},
 	}
 	spec := corev1.PodSpec{Containers: []corev1.Container{{Name: "container", Image: "i", Command: []string{"c"}}}}
-	pod, err := podOf(c, &env.Env, "", spec, podArgs{
+	pod, err := podrun.Pod(c, &env.Env, "", spec, podrun.Args{
 		PodOverride: map[string]any{
 			"serviceAccountName": "of-the-phase", "imagePullSecrets": []any{map[string]any{"name": "registry"}},
 			"containers": []any{map[string]any{"name": "container", "resources": map[string]any{"limits": map[string]any{"memory": "1Gi"}}}},

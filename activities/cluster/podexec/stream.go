@@ -1,4 +1,4 @@
-package kube
+package podexec
 
 import (
 	"context"
@@ -29,15 +29,20 @@ import (
 // (github.com/actions/runner-container-hooks/issues/228). A command is over
 // when the kubelet says how it ended, and only then.
 
-// The channels of the protocol v4.channel.k8s.io, and v5's (which adds closing
-// of the standard input, not used here).
+// The channels of the protocol v5.channel.k8s.io, which can say that the
+// standard input is over, and v4's, which cannot.
 const (
+	channelStdin  = 0
 	channelStdout = 1
 	channelStderr = 2
 	channelStatus = 3
+	channelClose  = 255
 )
 
-var protocols = []string{"v5.channel.k8s.io", "v4.channel.k8s.io"}
+const (
+	v4 = "v4.channel.k8s.io"
+	v5 = "v5.channel.k8s.io"
+)
 
 const (
 	// pingEvery keeps proxies from closing a quiet stream.
@@ -50,21 +55,28 @@ const (
 	dialLimit = 20 * time.Second
 )
 
-// where names a container.
-type where struct{ namespace, pod, container string }
+// Where names a container.
+type Where struct{ Namespace, Pod, Container string }
 
-func (w where) String() string {
-	if w.container == "" {
-		return w.namespace + "/" + w.pod
+func (w Where) String() string {
+	if w.Container == "" {
+		return w.Namespace + "/" + w.Pod
 	}
-	return w.namespace + "/" + w.pod + ", container " + w.container
+	return w.Namespace + "/" + w.Pod + ", container " + w.Container
 }
 
-// stream runs a command in a container. Errors: *exitError where it ended with
+// Command to run.
+type Command struct {
+	Args []string
+	// Stdin is what it reads; nil is nothing.
+	Stdin []byte
+}
+
+// Stream runs a command in a container. Errors: *ExitError where it ended with
 // another code than 0; fault.Transient where it was not started; fault.Unknown
 // where the stream broke, or the context ended, before the kubelet said how the
 // command ended: it may still run.
-func stream(ctx context.Context, c *cluster.Cluster, w where, command []string, stdout, stderr io.Writer, note func(string)) error {
+func Stream(ctx context.Context, c *cluster.Cluster, w Where, command Command, stdout, stderr io.Writer, note func(string)) error {
 	conn, err := dialUntil(ctx, c, w, command, note)
 	if err != nil {
 		return err
@@ -74,6 +86,9 @@ func stream(ctx context.Context, c *cluster.Cluster, w where, command []string, 
 	defer stop()
 	quiet := keepAlive(conn)
 	defer quiet()
+	if len(command.Stdin) > 0 {
+		go func() { _ = give(conn, command.Stdin) }() // where it cannot, the reader learns it too
+	}
 	for {
 		_ = conn.SetReadDeadline(time.Now().Add(silence))
 		_, message, err := conn.ReadMessage()
@@ -102,7 +117,7 @@ func stream(ctx context.Context, c *cluster.Cluster, w where, command []string, 
 // dialUntil opens the stream. An API server that is away is waited for; one
 // that cannot open it is asked again for a while, since a kubelet that was
 // restarted, or a proxy, answers so (github.com/vmware-tanzu/velero/issues/2826).
-func dialUntil(ctx context.Context, c *cluster.Cluster, w where, command []string, note func(string)) (*websocket.Conn, error) {
+func dialUntil(ctx context.Context, c *cluster.Cluster, w Where, command Command, note func(string)) (*websocket.Conn, error) {
 	var refused time.Time
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		conn, err := dial(ctx, c, w, command)
@@ -127,12 +142,16 @@ func dialUntil(ctx context.Context, c *cluster.Cluster, w where, command []strin
 	}
 }
 
-func dial(ctx context.Context, c *cluster.Cluster, w where, command []string) (*websocket.Conn, error) {
-	o := &corev1.PodExecOptions{Container: w.container, Command: command, Stdout: true, Stderr: true}
-	u := c.Kube.CoreV1().RESTClient().Get().Resource("pods").Namespace(w.namespace).Name(w.pod).SubResource("exec").VersionedParams(o, scheme.ParameterCodec).URL()
+func dial(ctx context.Context, c *cluster.Cluster, w Where, command Command) (*websocket.Conn, error) {
+	o := &corev1.PodExecOptions{Container: w.Container, Command: command.Args, Stdin: len(command.Stdin) > 0, Stdout: true, Stderr: true}
+	protocols := []string{v5, v4}
+	if o.Stdin { // v4 would leave the command reading for ever
+		protocols = []string{v5}
+	}
+	u := c.Kube.CoreV1().RESTClient().Get().Resource("pods").Namespace(w.Namespace).Name(w.Pod).SubResource("exec").VersionedParams(o, scheme.ParameterCodec).URL()
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	conn, err := open(ctx, c, u)
+	conn, err := open(ctx, c, u, protocols)
 	if err == nil {
 		return conn, nil
 	}
@@ -147,7 +166,7 @@ func dial(ctx context.Context, c *cluster.Cluster, w where, command []string) (*
 	return nil, fault.New(fault.Transient, "exec in %s: %w", w, err)
 }
 
-func open(ctx context.Context, c *cluster.Cluster, u *url.URL) (*websocket.Conn, error) {
+func open(ctx context.Context, c *cluster.Cluster, u *url.URL, protocols []string) (*websocket.Conn, error) {
 	rt, holder, err := transport.RoundTripperFor(c.Rest)
 	if err != nil {
 		return nil, err
@@ -162,6 +181,19 @@ func open(ctx context.Context, c *cluster.Cluster, u *url.URL) (*websocket.Conn,
 		return nil, answer.Cause
 	}
 	return conn, err
+}
+
+// give writes the standard input, and says that it is over.
+func give(conn *websocket.Conn, stdin []byte) error {
+	const piece = 32 << 10
+	for len(stdin) > 0 {
+		n := min(len(stdin), piece)
+		if err := conn.WriteMessage(websocket.BinaryMessage, append([]byte{channelStdin}, stdin[:n]...)); err != nil {
+			return err
+		}
+		stdin = stdin[n:]
+	}
+	return conn.WriteMessage(websocket.BinaryMessage, []byte{channelClose, channelStdin})
 }
 
 // keepAlive pings, and takes each pong for a sign of life.
@@ -186,13 +218,13 @@ func keepAlive(conn *websocket.Conn) (stop func()) {
 	return func() { once.Do(func() { close(done) }) }
 }
 
-// exitError is a command that ended, and said no.
-type exitError struct{ code int }
+// ExitError is a command that ended, and said no.
+type ExitError struct{ Code int }
 
-func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 
 // ended reads the kubelet's word on how the command ended.
-func ended(w where, message []byte) error {
+func ended(w Where, message []byte) error {
 	var s metav1.Status
 	if err := json.Unmarshal(message, &s); err != nil {
 		return fault.New(fault.Unknown, "%s: the kubelet's word on the command's end is no status: %w", w, err)
@@ -203,7 +235,7 @@ func ended(w where, message []byte) error {
 	if s.Reason == "NonZeroExitCode" && s.Details != nil {
 		for _, cause := range s.Details.Causes {
 			if code, err := strconv.Atoi(cause.Message); cause.Type == "ExitCode" && err == nil {
-				return &exitError{code}
+				return &ExitError{code}
 			}
 		}
 	}
