@@ -1,0 +1,170 @@
+// Package repository keeps files in a location: deduplicated, compressed,
+// encrypted, and only what changed. The format is Kopia's (kopia.io), nothing
+// of our own: its command line opens a repository too. It knows no Temporal
+// and no Kubernetes. Start with Open; save.go and restore.go have the rest.
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/format"
+	"github.com/kopia/kopia/repo/maintenance"
+
+	"thaw/activities/location"
+	"thaw/blueprints/fault"
+)
+
+// ErrNone is wrapped where there is no repository at the prefix.
+var ErrNone = errors.New("there is no repository")
+
+// ErrPassphrase is wrapped where the passphrase is not the repository's.
+var ErrPassphrase = errors.New("the passphrase is not the repository's")
+
+// Whoever writes is the same to Kopia: which pod or worker it was says nothing
+// about what a snapshot is of.
+const user = "thaw"
+
+const (
+	// hash and encryption of new repositories: of Kopia's, the fastest on a
+	// processor with AES that authenticates.
+	hash       = "BLAKE3-256-128"
+	encryption = "AES256-GCM-HMAC-SHA256"
+	// indexCache bounds what of the repository's own data is kept on disk.
+	indexCache = 2 << 30
+)
+
+// Options of Open.
+type Options struct {
+	// Prefix below the location, without slashes at its ends.
+	Prefix     string
+	Passphrase string
+	// Create makes the repository where there is none.
+	Create bool
+}
+
+// Repository is an opened repository. Its methods are safe for concurrent use.
+type Repository struct {
+	rep    repo.DirectRepository
+	blobs  *blobs
+	dir    string
+	prefix string
+}
+
+// Open opens the repository at a prefix of a location. The store stays the
+// caller's. Errors: ErrNone, ErrPassphrase (both fault.User), and the store's.
+func Open(ctx context.Context, store location.Store, o Options) (*Repository, error) {
+	if o.Passphrase == "" {
+		return nil, fault.New(fault.User, "repository %s: no passphrase is given", o.Prefix)
+	}
+	prefix := strings.Trim(path.Clean("/"+o.Prefix), "/")
+	if prefix == "" {
+		return nil, fault.New(fault.User, "the repository's path in the location is empty")
+	}
+	dir, err := os.MkdirTemp("", "thaw-repository-")
+	if err != nil {
+		return nil, fmt.Errorf("open repository: %w", err)
+	}
+	r := &Repository{blobs: newBlobs(store, prefix+"/"), dir: dir, prefix: prefix}
+	if err := r.open(ctx, o); err != nil {
+		return nil, errors.Join(r.named(err), r.Close(ctx))
+	}
+	return r, nil
+}
+
+func (r *Repository) open(ctx context.Context, o Options) error {
+	config := filepath.Join(r.dir, "repository.config")
+	connect := func() error {
+		return repo.Connect(ctx, config, r.blobs, o.Passphrase, &repo.ConnectOptions{
+			ClientOptions: repo.ClientOptions{Hostname: user, Username: user, FormatBlobCacheDuration: -1},
+			CachingOptions: content.CachingOptions{
+				CacheDirectory: filepath.Join(r.dir, "cache"), MetadataCacheSizeBytes: indexCache, MetadataCacheSizeLimitBytes: indexCache,
+				// Data is read once: a cache would only write it to the disk.
+				ContentCacheSizeBytes: 0,
+			},
+		})
+	}
+	err := connect()
+	if errors.Is(err, repo.ErrRepositoryNotInitialized) && o.Create {
+		if err := r.create(ctx, o.Passphrase); err != nil && !errors.Is(err, repo.ErrAlreadyInitialized) {
+			return err // else another made it in between
+		}
+		err = connect()
+	}
+	if err != nil {
+		return err
+	}
+	opened, err := repo.Open(ctx, config, o.Passphrase, &repo.Options{
+		DisableRepositoryLog: true,
+		OnFatalError:         func(error) {}, // the call that met it returns it
+	})
+	if err != nil {
+		return err
+	}
+	direct, ok := opened.(repo.DirectRepository)
+	if !ok {
+		return errors.New("this is no repository that can be written directly")
+	}
+	r.rep = direct
+	return nil
+}
+
+func (r *Repository) create(ctx context.Context, passphrase string) error {
+	var block format.ContentFormat
+	block.Hash, block.Encryption = hash, encryption
+	err := repo.Initialize(ctx, r.blobs, &repo.NewRepositoryOptions{
+		BlockFormat: block, ObjectFormat: format.ObjectFormat{Splitter: ofVolume},
+	}, passphrase)
+	return err
+}
+
+// named says which repository an error is of, and makes a person's mistakes
+// known as such.
+func (r *Repository) named(err error) error {
+	at := r.blobs.store.String() + ", path " + r.prefix
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, repo.ErrRepositoryNotInitialized):
+		return fault.New(fault.User, "%s: %w", at, ErrNone)
+	case errors.Is(err, repo.ErrInvalidPassword), errors.Is(err, format.ErrInvalidPassword):
+		return fault.New(fault.User, "%s: %w; it was made with another key", at, ErrPassphrase)
+	case errors.Is(err, fs.ErrPermission):
+		return fault.New(fault.User, "%s: %w", at, err)
+	}
+	return fmt.Errorf("%s: %w", at, err)
+}
+
+// Written is how many bytes were written to the location.
+func (r *Repository) Written() int64 { return r.blobs.put.Load() }
+
+// Close ends the use of the repository.
+func (r *Repository) Close(ctx context.Context) error {
+	var err error
+	if r.rep != nil {
+		err = r.rep.Close(context.WithoutCancel(ctx))
+	}
+	r.blobs.forget()
+	return errors.Join(err, os.RemoveAll(r.dir))
+}
+
+// own makes this the owner of the repository's maintenance, once.
+func own(ctx context.Context, w repo.RepositoryWriter) error {
+	p, err := maintenance.GetParams(ctx, w)
+	if err != nil {
+		return err
+	}
+	if p.Owner == user+"@"+user {
+		return nil
+	}
+	p.Owner = user + "@" + user
+	return maintenance.SetParams(ctx, w, p)
+}
