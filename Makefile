@@ -36,12 +36,21 @@ bin/temporal: deploy/tools/temporal/go.mod
 	@echo "Building the temporal command line..."
 	@$(GO) build -modfile=deploy/tools/temporal/go.mod -o $@ github.com/temporalio/cli/cmd/temporal && touch $@
 
+# Object stores, for the tests of locations.
+bin/versitygw: deploy/tools/versitygw/go.mod
+	@echo "Building the S3 store of the tests..."
+	@CGO_ENABLED=0 $(GO) build -modfile=deploy/tools/versitygw/go.mod -o $@ github.com/versity/versitygw/cmd/versitygw && touch $@
+
+bin/fake-gcs-server: deploy/tools/fake-gcs-server/go.mod
+	@echo "Building the Google Cloud Storage of the tests..."
+	@CGO_ENABLED=0 $(GO) build -modfile=deploy/tools/fake-gcs-server/go.mod -o $@ github.com/fsouza/fake-gcs-server && touch $@
+
 demo: build ## back up, crash, thaw and restore a live database (DB=sqlite|postgres|mariadb, YES=1)
 	@$(GO) build -o bin/thaw-demo ./deploy/demo
 	@bin/thaw-demo --db $(DB) $(if $(YES),--yes)
 
-test: build bin/temporal ## run all tests but the failure matrix
-	$(GO) test ./...
+test: build bin/temporal bin/versitygw bin/fake-gcs-server ## run all tests but the failure matrix
+	THAW_REQUIRE_STORES=1 $(GO) test ./...
 	cd deploy/server && $(GO) test ./...
 
 matrix: bin/thaw-server ## break every freeze in every way, on real servers, and print the table

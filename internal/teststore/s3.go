@@ -1,0 +1,75 @@
+package teststore
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"thaw/blueprints/templates"
+)
+
+// Key and Secret are the S3 store's credential.
+const (
+	Key    = "thawtestkey"
+	Secret = "thaw-test-secret-0123456789"
+)
+
+// Bucket is the bucket of every store.
+const Bucket = "backups"
+
+// S3Options of a store.
+type S3Options struct {
+	Locks bool   // the bucket has object lock, and so versions
+	Dir   string // where it keeps objects; default: a directory of the test's
+}
+
+// S3 is the profile of a new S3 store.
+func S3(t testing.TB) templates.Profile {
+	t.Helper()
+	return StartS3(t, S3Options{}).Profile
+}
+
+// StartS3 starts an S3 store with an empty bucket.
+func StartS3(t testing.TB, o S3Options) *Server {
+	t.Helper()
+	bin := program(t, "versitygw")
+	s := newServer(t)
+	if s.Dir = o.Dir; s.Dir == "" {
+		s.Dir = t.TempDir()
+	}
+	data, versions := filepath.Join(s.Dir, "data"), filepath.Join(s.Dir, "versions")
+	for _, d := range []string{data, versions} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatalf("teststore: %v", err)
+		}
+	}
+	args := []string{"--quiet", "--access", Key, "--secret", Secret, "--port", s.Direct, "posix"}
+	if o.Locks {
+		args = append(args, "--versioning-dir", versions)
+	}
+	args = append(args, data)
+	s.run(func() *exec.Cmd { return command(bin, args...) })
+	_, err := s.S3Client().CreateBucket(context.Background(), &s3.CreateBucketInput{Bucket: aws.String(Bucket), ObjectLockEnabledForBucket: aws.Bool(o.Locks)})
+	if err != nil {
+		t.Fatalf("teststore: make the bucket: %v: %s", err, s.log)
+	}
+	s.Profile = templates.Profile{
+		Location:   templates.Location{Type: "s3Compliant", Bucket: Bucket, Endpoint: "http://" + s.Line.Addr(), Region: "us-east-1"},
+		Credential: templates.Credential{Type: "keyPair", KeyPair: &templates.KeyPair{ID: Key, Secret: Secret}},
+	}
+	return s
+}
+
+// S3Client is a plain client of an S3 store, past the line.
+func (s *Server) S3Client() *s3.Client {
+	return s3.New(s3.Options{
+		Region: "us-east-1", BaseEndpoint: aws.String("http://" + s.Direct), UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(Key, Secret, ""),
+	})
+}
