@@ -308,5 +308,5 @@ func (e *Engine) claimsOf(ctx context.Context, o *unstructured.Unstructured) ([]
 	if err != nil || w == nil {
 		return nil, err
 	}
-	return slices.Sorted(maps.Keys(claims(w))), nil
+	return slices.Sorted(maps.Keys(w.AllClaims())), nil
 }

@@ -122,7 +122,7 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi setting) (*bound, err
 	if !ok {
 		return nil, fault.New(fault.User, "phase %s: this worker has no function %s", c.Phase.Name, c.Phase.Func)
 	}
-	p, err := e.params(ctx, &c)
+	p, err := e.params(ctx, &c, fn.Profile)
 	if err != nil {
 		return nil, fmt.Errorf("phase %s: %w", c.Phase.Name, err)
 	}
@@ -136,7 +136,7 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi setting) (*bound, err
 	}
 	env := &function.Env{
 		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c, bi.token), Token: bi.token, MaxFreeze: bi.maxFreeze,
-		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint, Claims: claims(c.Scope.Workload),
+		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint, Workload: c.Scope.Workload, Profile: p.Profile,
 		Redact:  e.redact.Text,
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
 		Secrets: secret.Of{Store: e.cfg.Secrets, Names: named}, Holds: e.holds, StateDir: e.cfg.StateDir,
@@ -254,7 +254,7 @@ func (e *Engine) Artifacts(ctx context.Context, in plan.ArtifactsInput) (map[str
 }
 
 func (e *Engine) artifacts(ctx context.Context, c *plan.Call, templates map[string]plan.Artifact) (map[string]plan.Artifact, error) {
-	p, err := e.params(ctx, c)
+	p, err := e.params(ctx, c, true)
 	if err != nil {
 		return nil, err
 	}

@@ -11,8 +11,10 @@ import (
 )
 
 // params builds what the templates of a call may see. Secrets are read here,
-// in the activity, and go no further than the rendered arguments.
-func (e *Engine) params(ctx context.Context, c *plan.Call) (*render.Params, error) {
+// in the activity, and go no further than the rendered arguments. The location
+// profile is read where a template names it, or the function needs it: a thaw
+// does not wait for what it does not use.
+func (e *Engine) params(ctx context.Context, c *plan.Call, profile bool) (*render.Params, error) {
 	s := &c.Scope
 	p := render.FromScope(*s)
 	p.CurrentPhase = c.Phase.Name
@@ -32,6 +34,12 @@ func (e *Engine) params(ctx context.Context, c *plan.Call) (*render.Params, erro
 			return nil, fmt.Errorf("config map %s of the run: %w", n, err)
 		}
 		p.ConfigMaps[n] = configMapOf(ref, data)
+	}
+	if s.Profile != nil && (profile || calls(&c.Phase, ".Profile")) {
+		var err error
+		if p.Profile, err = e.profile(ctx, *s.Profile); err != nil {
+			return nil, err
+		}
 	}
 	start := *p // objects are rendered with what is known at the start
 	start.Phases = map[string]*render.Phase{}

@@ -89,7 +89,7 @@ func (e *Engine) plan(ctx context.Context, in plan.PlanInput) (*plan.Plan, error
 
 // shown renders for people what each phase will run with, secrets masked.
 func (e *Engine) shown(ctx context.Context, p *plan.Plan, run plan.Run) error {
-	params, err := e.params(ctx, &plan.Call{Run: run, Scope: p.Scope})
+	params, err := e.params(ctx, &plan.Call{Run: run, Scope: p.Scope}, true)
 	if err != nil {
 		return err
 	}

@@ -70,8 +70,8 @@ func (e *Engine) secretTarget(ctx context.Context, s *plan.Scope, p *render.Para
 	return nil
 }
 
-// names reports whether any template of a plan has this text.
-func names(p *plan.Plan, text string) bool {
+// calls reports whether a template of a phase has this text.
+func calls(ph *plan.Phase, text string) bool {
 	found := false
 	var walk func(v any)
 	walk = func(v any) {
@@ -89,15 +89,22 @@ func names(p *plan.Plan, text string) bool {
 			}
 		}
 	}
+	walk(map[string]any(ph.Args))
+	for _, r := range ph.Objects {
+		walk([]any{r.Name, r.Namespace})
+	}
+	return found
+}
+
+// names reports whether any template of a plan has this text.
+func names(p *plan.Plan, text string) bool {
+	found := false
 	var phase func(ph *plan.Phase)
 	phase = func(ph *plan.Phase) {
 		if ph == nil {
 			return
 		}
-		walk(map[string]any(ph.Args))
-		for _, r := range ph.Objects {
-			walk([]any{r.Name, r.Namespace})
-		}
+		found = found || calls(ph, text)
 		phase(ph.Compensate)
 		if f := ph.Freeze; f != nil {
 			phase(&f.Do)
@@ -113,28 +120,15 @@ func names(p *plan.Plan, text string) bool {
 		}
 	}
 	phase(p.Defer)
-	for _, a := range p.Artifacts {
-		walk(a.KopiaSnapshot)
-		for _, v := range a.KeyValue {
-			walk(v)
+	rest := plan.Values{}
+	for n, a := range p.Artifacts {
+		rest[n] = a.KopiaSnapshot
+		for k, v := range a.KeyValue {
+			rest[n+"."+k] = v
 		}
 	}
 	if p.Approval != nil {
-		walk(p.Approval.Message)
+		rest["approval"] = p.Approval.Message
 	}
-	return found
-}
-
-// claims are those of all pods of a workload, with a path where one mounts it.
-func claims(w *plan.Workload) map[string]string {
-	if w == nil {
-		return nil
-	}
-	all := map[string]string{}
-	for _, of := range w.Claims {
-		for claim, path := range of {
-			all[claim] = path
-		}
-	}
-	return all
+	return found || calls(&plan.Phase{Args: rest}, text)
 }

@@ -23,6 +23,11 @@ func Classify(err error) error {
 	return fault.New(kindOf(err), "%w", err)
 }
 
+// ExitError is a command in a container that ended, and said no.
+type ExitError struct{ Code int }
+
+func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+
 func kindOf(err error) fault.Kind {
 	switch {
 	case Unreachable(err):

@@ -11,6 +11,7 @@ import (
 
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/plan"
+	"thaw/blueprints/templates"
 )
 
 // Env is what a call gets from the worker: its identity, its limits, and the
@@ -50,9 +51,12 @@ type Env struct {
 	Lookup func(ctx context.Context, host string) ([]string, error)
 	// Pod is what the run's input says of the pods that its calls make.
 	Pod PodDefaults
-	// Claims of the target at the start of the run, with the paths where its
-	// pods mount them.
-	Claims map[string]string
+	// Workload is what the target has at the start of the run: pods, and their
+	// claims. Nil where it is no workload.
+	Workload *plan.Workload
+	// Profile is the run's location profile, its credentials in it. Nil where
+	// the run has none, or the function does not declare that it uses one.
+	Profile *templates.Profile
 
 	// Owner is the Temporal that knows the run; see cluster.AnnotationOwner.
 	Owner string

@@ -193,7 +193,7 @@ func (a *prepareArgs) pod(ctx context.Context, c *cluster.Cluster, env *function
 	claims := a.Volumes
 	if len(claims) == 0 {
 		claims = map[string]string{}
-		for claim := range env.Claims {
+		for claim := range env.Workload.AllClaims() {
 			claims[claim] = "/mnt/prepare_data/" + claim
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"thaw/activities/function"
 	"thaw/activities/function/functiontest"
 	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
 )
 
@@ -180,7 +181,7 @@ func TestPrepareData(t *testing.T) {
 	}
 	run := func(key string, args map[string]any) (function.Outputs, error) {
 		env := functiontest.NewEnv(t, key)
-		env.Claims = map[string]string{"data": "/var/lib/db"}
+		env.Workload = &plan.Workload{Claims: map[string]map[string]string{"db-0": {"data": "/var/lib/db"}}}
 		defer env.Clean(t.Context())
 		return s.call(t.Context(), env, "PrepareData", args)
 	}

@@ -42,6 +42,9 @@ type Store struct {
 // puts them into a text on purpose.
 var identifying = map[string]bool{
 	"username": true, "user": true, "host": true, "hostname": true, "port": true, "database": true, "dbname": true, "sslmode": true, "tls": true,
+	// Of a location profile (location.FromKeys).
+	"type": true, "bucket": true, "endpoint": true, "prefix": true, "region": true, "role": true, "storageAccount": true, "skipTLSVerify": true,
+	"caBundle": true, "encryption": true, "kmsKey": true, "lockMode": true, "lockFor": true,
 }
 
 var name = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)

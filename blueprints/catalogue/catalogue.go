@@ -81,6 +81,8 @@ type Function struct {
 	// Proof names outputs that identify a freeze. They must be the same in
 	// what `do` and in what `undo` reported (design: G3).
 	Proof []string `json:"proof,omitempty"`
+	// Profile: it uses the run's location profile.
+	Profile bool `json:"profile,omitempty"`
 	// Person: it waits for a person, so it may not stand inside a freeze.
 	Person bool `json:"person,omitempty"`
 	// Timeout of one attempt where the phase gives none.

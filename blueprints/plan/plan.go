@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -64,6 +65,17 @@ type Workload struct {
 	Containers [][]string `json:"containers"` // of each pod
 	// Claims of each pod, and where it mounts them: pod -> claim -> path.
 	Claims map[string]map[string]string `json:"claims,omitempty"`
+}
+
+// AllClaims are those of all pods, with a path where one mounts it.
+func (w *Workload) AllClaims() map[string]string {
+	all := map[string]string{}
+	if w != nil {
+		for _, of := range w.Claims {
+			maps.Copy(all, of)
+		}
+	}
+	return all
 }
 
 // Pod is what a run's input gives to the pods that its calls make: parts of

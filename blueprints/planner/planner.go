@@ -6,6 +6,7 @@ package planner
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,6 +105,7 @@ func (b *builder) plan() *plan.Plan {
 	}
 	p.Approval = b.approval(a)
 	b.unserved(p)
+	b.profile(p)
 	p.Warnings = b.warns
 	return p
 }
@@ -119,6 +121,59 @@ func (b *builder) unserved(p *plan.Plan) {
 			b.fail("function %s of phase %s: this release does not run it on any worker; the blueprint can be linted and rendered, not run", ph.Func, ph.Name)
 		}
 	})
+}
+
+// profile reports what needs a location profile where the request names none.
+func (b *builder) profile(p *plan.Plan) {
+	if b.in.Request.Profile != nil {
+		if b.in.Request.Profile.Name == "" {
+			b.fail("profile.name is missing: name the location profile")
+		}
+		return
+	}
+	const give = "give one, as profile: {name, namespace}, or {kind: Secret, name}"
+	p.Walk(func(ph *plan.Phase) {
+		if f, ok := b.cat.Lookup(ph.Func); ok && f.Profile {
+			b.fail("phase %s: function %s needs a location profile; %s", ph.Name, ph.Func, give)
+		} else if asks(map[string]any(ph.Args)) {
+			b.fail("phase %s: its arguments name .Profile, and the run has none; %s", ph.Name, give)
+		}
+	})
+	for name, a := range p.Artifacts {
+		for _, v := range a.KeyValue {
+			if asks(v) {
+				b.fail("artifact %s names .Profile, and the run has none; %s", name, give)
+			}
+		}
+	}
+}
+
+// asks reports whether a template needs a location profile, and does not ask
+// first whether there is one.
+func asks(v any) bool {
+	switch t := v.(type) {
+	case string:
+		if !templates.Has(t) || !strings.Contains(t, ".Profile") {
+			return false
+		}
+		parsed, err := templates.Parse(t)
+		if err != nil {
+			return false // linted already
+		}
+		refs, _ := parsed.Refs()
+		return slices.ContainsFunc(refs, func(r templates.Ref) bool {
+			return len(r.Path) > 0 && r.Path[0] == "Profile" && !r.Guarded
+		})
+	case []any:
+		return slices.ContainsFunc(t, asks)
+	case map[string]any:
+		for _, x := range t {
+			if asks(x) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (b *builder) kind(a *blueprints.Action) {

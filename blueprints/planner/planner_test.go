@@ -267,15 +267,45 @@ metadata: {name: a}
 actions:
   backup:
     phases:
-    - {name: one, func: CheckRepository, args: {backupArtifactPrefix: a}}
+    - {name: one, func: DeleteRDSSnapshot, args: {snapshotID: a}}
     - {name: two, func: Look}
-    deferPhase: {func: LocationDelete, args: {artifact: a}}
+    deferPhase: {func: DeleteDataUsingKopiaServer, args: {backupID: a, namespace: b, image: c}}
 `)
 	_, err := planner.Build(bp, testCatalogue(), plan.PlanInput{Request: plan.Request{Action: "backup", Target: plan.Target{Name: "x"}}}, planner.Extra{})
 	require.Equal(t, fault.User, fault.Of(err))
-	require.ErrorContains(t, err, "function CheckRepository of phase one: this release does not run it on any worker")
-	require.ErrorContains(t, err, "function LocationDelete of phase deferPhase")
+	require.ErrorContains(t, err, "function DeleteRDSSnapshot of phase one: this release does not run it on any worker")
+	require.ErrorContains(t, err, "function DeleteDataUsingKopiaServer of phase deferPhase")
 	require.NotContains(t, err.Error(), "Look")
+}
+
+func TestWhatNeedsALocationProfileSaysSo(t *testing.T) {
+	cat := catalogue.New(testCatalogue().Functions, []catalogue.Function{{Name: "Move", Profile: true, Timeout: time.Hour}})
+	bp, faults := blueprints.Parse("test.yaml", []byte(`apiVersion: cr.kanister.io/v1alpha1
+kind: Blueprint
+metadata: {name: a}
+actions:
+  backup:
+    outputArtifacts:
+      data: {keyValue: {path: '{{ .Profile.Location.Bucket }}/data'}}
+    phases:
+    - {name: one, func: Move}
+    - {name: two, func: Look, args: {a: 'kando location push --profile {{ toJson .Profile }}'}}
+    - {name: three, func: Look, args: {a: '{{ if .Profile }}with one{{ end }}'}}
+`))
+	require.NoError(t, faults.Err())
+	in := plan.PlanInput{Request: plan.Request{Action: "backup", Target: plan.Target{Name: "x"}}}
+	_, err := planner.Build(bp, cat, in, planner.Extra{})
+	require.Equal(t, fault.User, fault.Of(err))
+	require.ErrorContains(t, err, "phase one: function Move needs a location profile; give one, as profile: {name, namespace}")
+	require.ErrorContains(t, err, "phase two: its arguments name .Profile, and the run has none")
+	require.ErrorContains(t, err, "artifact data names .Profile")
+	require.NotContains(t, err.Error(), "three")
+	in.Request.Profile = &plan.Reference{}
+	_, err = planner.Build(bp, cat, in, planner.Extra{})
+	require.ErrorContains(t, err, "profile.name is missing")
+	in.Request.Profile.Name = "store"
+	_, err = planner.Build(bp, cat, in, planner.Extra{})
+	require.NoError(t, err)
 }
 
 func TestKanistersKindIsInformative(t *testing.T) {

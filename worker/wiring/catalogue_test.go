@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"thaw/activities/secret"
 	"thaw/blueprints/catalogue"
 )
 
@@ -18,7 +19,7 @@ var update = flag.Bool("update", false, "write catalogue.json again")
 // written from the functions that a worker registers: `make golden`.
 func TestCatalogueIsWhatWorkersRegister(t *testing.T) {
 	var entries []catalogue.Function
-	for _, f := range Functions(Default(), nil) {
+	for _, f := range Functions(Default(), nil, secret.NewRedactor()) {
 		entries = append(entries, f.Function)
 	}
 	want, err := catalogue.New(catalogue.Kanister(), entries).JSON()
@@ -35,7 +36,7 @@ func TestCatalogueIsWhatWorkersRegister(t *testing.T) {
 // Every function says what it is and does: the reference is made of it.
 func TestFunctionsAreDescribed(t *testing.T) {
 	seen := map[string]bool{}
-	for _, f := range Functions(Default(), nil) {
+	for _, f := range Functions(Default(), nil, secret.NewRedactor()) {
 		t.Run(f.Name, func(t *testing.T) {
 			assert.False(t, seen[f.Name], "declared twice")
 			seen[f.Name] = true

@@ -15,7 +15,10 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/manifests"
+	"thaw/activities/data"
 	"thaw/activities/host"
+	"thaw/activities/secret"
 	"thaw/blueprints/plan"
 	"thaw/worker/actionset"
 )
@@ -32,10 +35,12 @@ const Example = `  taskQueue: thaw                # whose targets this worker se
   kubernetes:                    # in a pod: its own service account's
     kubeconfig: /etc/thaw/kubeconfig
     namespace: thaw              # of pods that a blueprint puts into none
+  data:
+    image: registry.example/thaw-tools:0.1   # of the pods that move data
   actionSets:                    # run Kanister's ActionSets
     enabled: true
     namespaces: [kanister]       # default: the worker's own; "*" is all
-  secretsKey: /etc/thaw/secrets.key       # encrypts Secrets in restore points; keep a copy
+  secretsKey: /etc/thaw/secrets.key       # encrypts Secrets in restore points, and data; keep a copy
   log: {level: info, format: text}        # or json
 `
 
@@ -49,10 +54,12 @@ type Config struct {
 	BlueprintsDir string         `yaml:"blueprintsDir"`
 	Exec          host.Config    `yaml:"exec"`
 	Kubernetes    cluster.Config `yaml:"kubernetes"`
+	Data          data.Config    `yaml:"data"`
 	// ActionSets of the cluster that the worker runs, as Kanister's controller.
 	ActionSets actionset.Config `yaml:"actionSets"`
 	// SecretsKey is the file of the key that encrypts the Secrets in restore
-	// points, as age-keygen writes it. Default: <stateDir>/secrets.key, which is
+	// points, as age-keygen writes it, and is the passphrase of repositories
+	// whose blueprint names none. Default: <stateDir>/secrets.key, which is
 	// made where it does not exist.
 	SecretsKey string `yaml:"secretsKey"`
 	Log        Log    `yaml:"log"`
@@ -136,6 +143,18 @@ func (c *Config) secretsKey() string {
 		return c.SecretsKey
 	}
 	return filepath.Join(c.StateDir, "secrets.key")
+}
+
+// passphrase returns the secrets key as the passphrase of repositories.
+func (c *Config) passphrase(redact *secret.Redactor) data.Key {
+	return func() (string, error) {
+		id, err := manifests.Identity(c.secretsKey())
+		if err != nil {
+			return "", err
+		}
+		redact.Learn([]byte(id.String()))
+		return id.String(), nil
+	}
 }
 
 func (c *Config) check() error {

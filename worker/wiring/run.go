@@ -18,6 +18,7 @@ import (
 	"thaw/activities"
 	"thaw/activities/cluster"
 	"thaw/activities/cluster/podrun"
+	"thaw/activities/data"
 	"thaw/activities/function"
 	"thaw/activities/host"
 	"thaw/activities/kube"
@@ -35,11 +36,11 @@ import (
 
 // Functions are the blueprint functions of a worker, family by family, on a
 // cluster that may be nil.
-func Functions(cfg *Config, c *cluster.Cluster) []function.Function {
+func Functions(cfg *Config, c *cluster.Cluster, redact *secret.Redactor) []function.Function {
 	var all []function.Function
 	for _, family := range [][]function.Function{
 		host.Functions(cfg.Exec), sql.Functions(), web.Functions(), person.Functions(),
-		wait.Functions(c), kube.Functions(c), volume.Functions(c), manifest.Functions(c, cfg.secretsKey()),
+		wait.Functions(c), kube.Functions(c), volume.Functions(c), manifest.Functions(c, cfg.secretsKey()), data.Functions(c, cfg.Data, cfg.passphrase(redact)),
 	} {
 		all = append(all, family...)
 	}
@@ -104,7 +105,7 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 		secrets.Cluster = on
 		klog.SetSlogLogger(logger)
 	}
-	functions := Functions(cfg, on)
+	functions := Functions(cfg, on, redact)
 	if wrap != nil {
 		functions = wrap(functions)
 	}

@@ -88,7 +88,7 @@ func Find(ctx context.Context, c *cluster.Cluster, env *function.Env, w Where) (
 }
 
 // Run runs a command, and reads its outputs. Errors: fault.Command where it
-// said no, with its exit code (an *ExitError) and its last words; those of
+// said no, with its exit code (a *cluster.ExitError) and its last words; those of
 // Stream.
 func Run(ctx context.Context, c *cluster.Cluster, env *function.Env, w Where, command Command) (function.Outputs, error) {
 	log := env.Log.With("pod", w.Namespace+"/"+w.Pod, "container", w.Container)
@@ -102,7 +102,7 @@ func Run(ctx context.Context, c *cluster.Cluster, env *function.Env, w Where, co
 	tail := &kando.Tail{Redact: env.Redact}
 	err := Stream(ctx, c, w, command, io.MultiWriter(out, tail), io.MultiWriter(errs, tail), env.Heartbeat)
 	_, _ = errs.Close()
-	var exit *ExitError
+	var exit *cluster.ExitError
 	if errors.As(err, &exit) {
 		words := tail.String()
 		if words == "" {

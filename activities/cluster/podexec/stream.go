@@ -72,7 +72,7 @@ type Command struct {
 	Stdin []byte
 }
 
-// Stream runs a command in a container. Errors: *ExitError where it ended with
+// Stream runs a command in a container. Errors: *cluster.ExitError where it ended with
 // another code than 0; fault.Transient where it was not started; fault.Unknown
 // where the stream broke, or the context ended, before the kubelet said how the
 // command ended: it may still run.
@@ -218,11 +218,6 @@ func keepAlive(conn *websocket.Conn) (stop func()) {
 	return func() { once.Do(func() { close(done) }) }
 }
 
-// ExitError is a command that ended, and said no.
-type ExitError struct{ Code int }
-
-func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
-
 // ended reads the kubelet's word on how the command ended.
 func ended(w Where, message []byte) error {
 	var s metav1.Status
@@ -235,7 +230,7 @@ func ended(w Where, message []byte) error {
 	if s.Reason == "NonZeroExitCode" && s.Details != nil {
 		for _, cause := range s.Details.Causes {
 			if code, err := strconv.Atoi(cause.Message); cause.Type == "ExitCode" && err == nil {
-				return &ExitError{code}
+				return &cluster.ExitError{Code: code}
 			}
 		}
 	}

@@ -39,6 +39,9 @@ type Task struct {
 	Pod *corev1.Pod
 	// Output is the container whose kando output counts.
 	Output string
+	// Files are given to the container Output in a directory of their own, Files
+	// of the pod, by a Secret that goes away with the pod.
+	Files map[string][]byte
 	// Containers that must end well, Output among them. Others, which an
 	// admission webhook may have added, are not waited for.
 	Containers []string
@@ -57,8 +60,17 @@ func Run(ctx context.Context, c *cluster.Cluster, env *function.Env, t Task) (fu
 	cluster.Mark(r.pod, env.Key, env.Run.ID, env.Owner)
 	r.pod.Annotations[AnnotationActivity] = env.Run.RunID + "/" + env.Activity
 	r.log = newReader(r)
+	if len(t.Files) > 0 {
+		r.mount()
+	}
 	if err := r.start(ctx); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", r.name(), err)
+	}
+	if len(t.Files) > 0 {
+		if err := r.give(ctx); err != nil {
+			r.end(ctx)
+			return nil, fmt.Errorf("pod %s: its files: %w", r.name(), err)
+		}
 	}
 	env.After(func(ctx context.Context) {
 		if err := remove(ctx, c, r.pod.Namespace, r.pod.Name, r.pod.UID); err != nil {
@@ -324,9 +336,9 @@ func (r *run) verdict(pod *corev1.Pod) error {
 
 // failed puts the command's own words, its exit code and the pod into one error.
 func (r *run) failed(pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated) error {
-	why := fmt.Sprintf("exit code %d", t.ExitCode)
+	why := ""
 	if t.Reason != "" && t.Reason != "Error" {
-		why += " (" + t.Reason + ")"
+		why = " (" + t.Reason + ")"
 	}
 	if t.Signal != 0 {
 		why += fmt.Sprintf(" by signal %d", t.Signal)
@@ -345,7 +357,7 @@ func (r *run) failed(pod *corev1.Pod, container string, t *corev1.ContainerState
 		kind = fault.Unknown
 		why += ", " + pod.Status.Reason
 	}
-	return fault.New(kind, "pod %s, container %s: %s: %s", r.name(), container, why, words)
+	return fault.New(kind, "pod %s, container %s: %w%s: %s", r.name(), container, &cluster.ExitError{Code: int(t.ExitCode)}, why, words)
 }
 
 // lastWords reads the end of another container's log.

@@ -48,7 +48,7 @@ func NewEnv(t testing.TB, key string) *Env {
 // the one before was lost (reported is false), or after a failure that it told.
 func (e *Env) Again(t testing.TB, reported bool) *Env {
 	next := NewEnv(t, e.Key)
-	next.Run, next.Target, next.Claims, next.Pod = e.Run, e.Target, e.Claims, e.Pod
+	next.Run, next.Target, next.Workload, next.Profile, next.Pod = e.Run, e.Target, e.Workload, e.Profile, e.Pod
 	next.Attempt, next.Reported, next.Recalled = e.Attempt+1, reported, e.Memory()
 	next.memory = next.Recalled
 	return next
