@@ -34,6 +34,10 @@ var subjects = []subject{
 		s := teststore.StartS3(t, teststore.S3Options{})
 		return s.Profile, s
 	}},
+	{"gcs", func(t *testing.T) (templates.Profile, *teststore.Server) {
+		s := teststore.StartGCS(t)
+		return s.Profile, s
+	}},
 	{"directory", func(t *testing.T) (templates.Profile, *teststore.Server) {
 		return teststore.Directory(t), nil
 	}},

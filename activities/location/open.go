@@ -2,6 +2,7 @@ package location
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -30,6 +31,9 @@ func Open(ctx context.Context, p templates.Profile) (Store, error) {
 	case TypeS3:
 		s.url, explain = "s3://"+l.Bucket, explainS3
 		s.backend, err = openS3(ctx, p)
+	case TypeGCS:
+		s.url, explain = "gs://"+l.Bucket, explainGCS
+		s.backend, err = openGCS(ctx, p)
 	case TypeDirectory:
 		s.url, explain = l.Bucket, explainDirectory
 		s.backend, err = openDirectory(p)
@@ -168,6 +172,13 @@ func secretsOf(p templates.Profile) []string {
 	var s []string
 	if k := p.Credential.KeyPair; k != nil {
 		s = append(s, k.Secret)
+		var account struct { // of Google: its parts, too
+			Key string `json:"private_key"`
+			ID  string `json:"private_key_id"`
+		}
+		if json.Unmarshal([]byte(k.Secret), &account) == nil {
+			s = append(s, account.Key, account.ID)
+		}
 	}
 	if sec := p.Credential.Secret; sec != nil {
 		for k, v := range sec.Data {

@@ -45,6 +45,9 @@ func (r *reader) open() error {
 		_ = s.body.Close()
 		err = ErrRange
 	}
+	if err != nil && r.stream.version != "" && sentinel(r.store.explain(err).is) != nil {
+		err = fault.New(fault.Permanent, "another has replaced it since the first of it was read: read it again")
+	}
 	if err != nil {
 		stop()
 		if slow.Load() && r.ctx.Err() == nil {
