@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 
@@ -182,4 +183,23 @@ func (p *Parser) Close() (map[string]any, error) {
 		p.outputs = map[string]any{}
 	}
 	return p.outputs, nil
+}
+
+// Print writes an output, as the command `kando output` does: in one write,
+// since a reader of a log may see the pieces of several. Errors: a key that is
+// none.
+func Print(w io.Writer, key, value string) error {
+	if !keys.MatchString(key) {
+		return fmt.Errorf("output key %q: want letters, digits and underscores", key)
+	}
+	// The struct, not a map, for the order of the fields.
+	line, err := json.Marshal(struct {
+		Key   string `json:"key"`
+		Value string `json:"value"`
+	}{key, value})
+	if err != nil {
+		return fmt.Errorf("output %s: %w", key, err)
+	}
+	_, err = fmt.Fprintf(w, "%s %s\n", Marker, line)
+	return err
 }
