@@ -39,12 +39,6 @@ func outputs(pairs ...string) []Output {
 	return out
 }
 
-type podArgs struct {
-	PodOverride    any               `arg:"podOverride" type:"object" doc:"Parts of the pod's spec, merged into it"`
-	PodAnnotations map[string]string `arg:"podAnnotations" doc:"Annotations of the pod"`
-	PodLabels      map[string]string `arg:"podLabels" doc:"Labels of the pod"`
-}
-
 // with returns the arguments of both structs.
 func with(f Function, more any) Function {
 	f.Args = append(f.Args, Args(more)...)
