@@ -29,11 +29,8 @@ var (
 	causeNotFound = cause{fault.Permanent, ErrNotFound, "look for it with another name or prefix"}
 	causeExists   = cause{fault.Permanent, ErrExists, "another has written it"}
 	causeRange    = cause{fault.Permanent, ErrRange, "it has fewer bytes than were asked for"}
+	causeNoBucket = cause{fault.User, nil, "the bucket does not exist: create it, or correct bucket, endpoint and region of the profile"}
 )
-
-func missingBucket(detail string) cause {
-	return cause{fault.User, nil, "the bucket does not exist: create it, or correct bucket, endpoint and region of the profile" + detail}
-}
 
 func refused(detail string) cause {
 	return cause{fault.User, nil, "the store refused the credential: check that it is valid and may do this (docs/locations.md lists what each store has to allow)" + detail}

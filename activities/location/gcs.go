@@ -103,14 +103,14 @@ func (s *gcsStore) close() error {
 }
 
 func (s *gcsStore) put(ctx context.Context, key string, r io.Reader, o PutOptions) (time.Time, error) {
-	ctx, drop := context.WithCancel(ctx)
+	sending, drop := context.WithCancel(ctx)
 	defer drop()
 	obj, mine := s.bucket.Object(key), rand.Text()
 	to := obj
 	if o.New {
 		to = obj.If(storage.Conditions{DoesNotExist: true})
 	}
-	w := to.NewWriter(ctx)
+	w := to.NewWriter(sending)
 	w.ContentType, w.KMSKeyName = "application/octet-stream", s.kmsKey
 	w.ChunkSize, w.ChunkRetryDeadline = gcsChunk, time.Minute
 	if o.New {
@@ -253,7 +253,7 @@ func explainGCS(err error) cause {
 	text := strings.ToLower(api.Message)
 	switch {
 	case api.Code == http.StatusNotFound && (strings.Contains(text, "bucket does not exist") || errors.Is(err, storage.ErrBucketNotExist)):
-		return missingBucket("")
+		return causeNoBucket
 	case api.Code == http.StatusNotFound:
 		return causeNotFound
 	case api.Code == http.StatusPreconditionFailed:
@@ -280,7 +280,7 @@ func unansweredGCS(err error) cause {
 	var token *auth.Error
 	switch {
 	case errors.Is(err, storage.ErrBucketNotExist):
-		return missingBucket("")
+		return causeNoBucket
 	case errors.Is(err, storage.ErrObjectNotExist):
 		return causeNotFound
 	case !errors.As(err, &token):

@@ -365,7 +365,7 @@ func explainS3(err error) cause {
 	case "NoSuchKey", "NoSuchVersion":
 		return causeNotFound
 	case "NoSuchBucket":
-		return missingBucket("")
+		return causeNoBucket
 	case "NotFound":
 		return causeNotFound
 	case "PreconditionFailed":
