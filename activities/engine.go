@@ -105,9 +105,10 @@ func (e *Engine) Holding() []string { return e.holds.Tokens() }
 func nothing() any { return nil }
 
 // heartbeats tells Temporal every interval that the activity lives, with what
-// detail returns, until the returned stop.
+// detail returns, until the returned stop. One that was cancelled, and cleans
+// up, lives: taken for lost, its report would be too.
 func heartbeats(ctx context.Context, every time.Duration, detail func() any) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

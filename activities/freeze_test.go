@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/testsuite"
 
 	"thaw/activities/function"
@@ -354,4 +356,24 @@ func TestSweepThawsWhatADeadWorkerLeft(t *testing.T) {
 
 func replaceStart(entry string) string {
 	return strings.Replace(entry, `"start":"`+processStart(os.Getpid())+`"`, `"start":"1"`, 1)
+}
+
+func TestWhatCleansUpAfterACancelIsNotTakenForLost(t *testing.T) {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	var beats atomic.Int32
+	env.RegisterActivityWithOptions(func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		stop := heartbeats(ctx, time.Millisecond, func() any { return beats.Add(1) })
+		cancel()
+		told := beats.Load()
+		assert.Eventually(t, func() bool { return beats.Load() > told+2 }, 5*time.Second, time.Millisecond)
+		stop()
+		told = beats.Load()
+		time.Sleep(20 * time.Millisecond)
+		assert.Equal(t, told, beats.Load(), "it is over")
+		return nil
+	}, activity.RegisterOptions{Name: "cleans"})
+	_, err := env.ExecuteActivity("cleans")
+	require.NoError(t, err)
 }
