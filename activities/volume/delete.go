@@ -117,7 +117,7 @@ func remove(ctx context.Context, c *cluster.Cluster, env *function.Env, volumes 
 		if !asked[i] {
 			continue
 		}
-		err := gone(ctx, c, env, v.Namespace, v.Snapshot, "")
+		err := reminding(ctx, c, contentResource, v.Content, func() error { return gone(ctx, c, env, v.Namespace, v.Snapshot, "") })
 		if err == nil {
 			err = v.dropContent(ctx, c, env)
 		}
@@ -166,10 +166,11 @@ func (v *Volume) dropContent(ctx context.Context, c *cluster.Cluster, env *funct
 // too: the controllers let one go its own way, where the snapshot is deleted
 // before its status names the content, and it would be cut all the same.
 func vanish(ctx context.Context, c *cluster.Cluster, env *function.Env, namespace, name string, uid types.UID) error {
-	if err := gone(ctx, c, env, namespace, name, uid); err != nil {
+	own := "snapcontent-" + string(uid)
+	if err := reminding(ctx, c, contentResource, own, func() error { return gone(ctx, c, env, namespace, name, uid) }); err != nil {
 		return err
 	}
-	content, err := getContent(ctx, c, env, "snapcontent-"+string(uid))
+	content, err := getContent(ctx, c, env, own)
 	if err != nil || content == nil {
 		return err
 	}
@@ -196,7 +197,7 @@ func endContent(ctx context.Context, c *cluster.Cluster, env *function.Env, cont
 	if err != nil {
 		return fmt.Errorf("VolumeSnapshotContent %s: %w", content.Name, err)
 	}
-	return goneOf(ctx, c, env, contentResource, "", content.Name, content.UID)
+	return reminding(ctx, c, contentResource, content.Name, func() error { return goneOf(ctx, c, env, contentResource, "", content.Name, content.UID) })
 }
 
 // dismiss asks for the deletion of a snapshot, and of what the storage has of

@@ -400,15 +400,19 @@ const groupBeingDeleted = "groupsnapshot.storage.kubernetes.io/volumegroupsnapsh
 // too. The controller forgets one that the status of the group did not name
 // yet: the driver would be asked for it again and again, and cut it at last.
 func (g *groupAPI) vanish(ctx context.Context, env *function.Env, namespace, name string, uid types.UID) error {
-	if err := goneOf(ctx, g.c, env, g.resource("volumegroupsnapshots"), namespace, name, uid); err != nil {
+	resource, content := g.resource("volumegroupsnapshotcontents"), "groupsnapcontent-"+string(uid)
+	err := reminding(ctx, g.c, resource, content, func() error {
+		return goneOf(ctx, g.c, env, g.resource("volumegroupsnapshots"), namespace, name, uid)
+	})
+	if err != nil {
 		return err
 	}
-	api, content := g.c.Dynamic.Resource(g.resource("volumegroupsnapshotcontents")), "groupsnapcontent-"+string(uid)
+	api := g.c.Dynamic.Resource(resource)
 	patch := merge(map[string]any{
 		"metadata": map[string]any{"annotations": map[string]any{groupBeingDeleted: "yes"}},
 		"spec":     map[string]any{"deletionPolicy": snapshotv1.VolumeSnapshotContentDelete},
 	})
-	err := cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
+	err = cluster.Insist(ctx, env.Heartbeat, func(ctx context.Context) error {
 		if _, err := api.Patch(ctx, content, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			return err
 		}
@@ -420,7 +424,7 @@ func (g *groupAPI) vanish(ctx context.Context, env *function.Env, namespace, nam
 	if err != nil {
 		return fmt.Errorf("VolumeGroupSnapshotContent %s: %w", content, err)
 	}
-	return goneOf(ctx, g.c, env, g.resource("volumegroupsnapshotcontents"), "", content, "")
+	return reminding(ctx, g.c, resource, content, func() error { return goneOf(ctx, g.c, env, resource, "", content, "") })
 }
 
 // removeGroup deletes a group with its members, and waits until they are gone.
