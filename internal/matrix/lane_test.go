@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,11 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"thaw/activities/cluster"
 	"thaw/blueprints/plan"
-	"thaw/internal/testcluster"
 	"thaw/internal/testdb"
 	"thaw/internal/testenv"
 	"thaw/worker/wiring"
@@ -41,12 +37,6 @@ type lane struct {
 	reach, maxFreeze time.Duration
 	pg               *testdb.Postgres
 	kube             *kube // of a lane whose database is in pods
-}
-
-// kube is a lane's part of a cluster.
-type kube struct {
-	*cluster.Cluster
-	ns, pods, container string
 }
 
 // database is what a lane needs of its database.
@@ -111,43 +101,6 @@ func newLane(t testing.TB, name string) *lane {
 	return l
 }
 
-// inPods puts the lane's database on the cluster.
-func (l *lane) inPods(app string) {
-	t := l.t
-	c := testcluster.Open(t)
-	k := &kube{Cluster: c, ns: testcluster.Namespace(t, c)}
-	l.kube, l.cfg.Kubernetes = k, cluster.Config{Kubeconfig: os.Getenv("KUBECONFIG"), Namespace: k.ns}
-	testcluster.Apply(t, c, k.ns, testcluster.App(t, app))
-	service, driver, dsn := "mariadb", "mysql", "root:thaw-mariadb@tcp(%s:3306)/shop"
-	k.pods, k.container = "app.kubernetes.io/name=mariadb", "mariadb"
-	if app == "postgres" {
-		service, driver, dsn = "pg-postgresql", "pgx", "host=%s port=5432 user=postgres password=thaw-postgres dbname=postgres sslmode=disable"
-		k.pods, k.container = "app.kubernetes.io/name=postgresql", "postgresql"
-	}
-	testcluster.Ready(t, c, k.ns, k.pods, 1)
-	svc, err := c.Kube.CoreV1().Services(k.ns).Get(t.Context(), service, metav1.GetOptions{})
-	require.NoError(t, err)
-	db, err := sql.Open(driver, fmt.Sprintf(dsn, svc.Spec.ClusterIP))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	testenv.Await(t, time.Minute, "the database answers", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		return db.PingContext(ctx) == nil
-	})
-	l.db.target = plan.Target{Kind: "StatefulSet", Name: service, Namespace: k.ns}
-	l.db.load = testdb.StartLoad(t, db, 2)
-	if app == "postgres" {
-		l.db.held = func(ctx context.Context) (n int, err error) {
-			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			defer cancel()
-			err = db.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'thaw:%'").Scan(&n)
-			return n, err
-		}
-	}
-	l.reach, l.maxFreeze = 4*time.Second, 12*time.Second
-}
-
 // recover lets verify start the server's program on a copy of a backup.
 func (l *lane) recover(option, program, account string) {
 	scratch := filepath.Join(l.dir, "scratch")
@@ -178,6 +131,8 @@ type observer struct {
 	since  time.Time // a session holds a freeze since then
 	commit []time.Time
 	spans  []plan.Span // in which a session held a freeze
+	down   bool        // the server does not answer: see fall
+	fell   time.Time   // since then
 }
 
 // stalls are pauses of the machine, not of the database: a gap between two
@@ -214,12 +169,11 @@ func (o *observer) sample(ctx context.Context) {
 	if n := len(o.commit); n == 0 || !o.commit[n-1].Equal(last) {
 		o.commit = append(o.commit, last)
 	}
-	now := time.Now()
-	from := last
-	if from.Before(o.begin) {
-		from = o.begin
+	if o.down {
+		return
 	}
-	o.worst = max(o.worst, now.Sub(from))
+	now := time.Now()
+	o.count(now, last)
 	switch {
 	case held > 0 && o.since.IsZero():
 		o.since = now
@@ -230,6 +184,62 @@ func (o *observer) sample(ctx context.Context) {
 	if !o.since.IsZero() {
 		o.worst = max(o.worst, now.Sub(o.since))
 	}
+}
+
+// count adds the time since the last commit, of this cell.
+func (o *observer) count(now, last time.Time) {
+	if last.Before(o.begin) {
+		last = o.begin
+	}
+	o.worst = max(o.worst, now.Sub(last))
+}
+
+// fall tells the observer that the cell takes the database's server away, until
+// there is another one (back). What is not counted is the time in which it does
+// not answer a connection of its own: no lock stops that. Before and after it
+// counts as ever, of the new server too. It returns how long that was.
+func (o *observer) fall(ctx context.Context, ping func(context.Context) error, back func() bool) (down time.Duration) {
+	for ctx.Err() == nil {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		err := ping(try)
+		cancel()
+		// It takes no new sessions then, and has its old ones, with their locks.
+		ending := err != nil && strings.Contains(err.Error(), "shutting down")
+		down += o.answers(err == nil || ending)
+		if err == nil && back() {
+			return down
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return down + o.answers(true)
+}
+
+// answers takes in whether the server does, and returns how long it did not
+// where it does again.
+func (o *observer) answers(yes bool) (down time.Duration) {
+	last := o.db.load.LastCommit()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	switch {
+	case !yes && !o.down:
+		o.count(now, last)
+		if !o.since.IsZero() { // its sessions went with the server
+			o.spans = append(o.spans, plan.Span{Start: o.since, End: now})
+			o.since = time.Time{}
+		}
+		o.fell = now
+	case yes && o.down:
+		down, o.begin = now.Sub(o.fell), now
+	}
+	o.down = !yes
+	return down
+}
+
+func (o *observer) fallen() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.down
 }
 
 // reset begins a cell.

@@ -164,7 +164,12 @@ type trial struct {
 }
 
 func (l *lane) run(i int, c cell) (r result) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	limit := 4 * time.Minute
+	if l.kube != nil {
+		l.kube.settle()
+		limit += 2 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	x := &trial{lane: l, ctx: ctx, id: fmt.Sprintf("%s.backup/%02d", l.blueprint, i), target: l.db.target}
 	x.target.TaskQueue = plan.DefaultTaskQueue
@@ -223,13 +228,14 @@ func (x *trial) start(c cell) client.WorkflowRun {
 
 // verdict waits until it is over, and says what was seen.
 func (x *trial) verdict(run client.WorkflowRun) (r result) {
-	deadline := time.Now().Add(90 * time.Second)
+	patience := 90 * time.Second
 	if x.lane.kube != nil {
-		deadline = deadline.Add(time.Minute)
+		patience += time.Minute
 	}
+	deadline := time.Now().Add(patience)
 	for x.running(x.id) || x.running(x.session) || !x.lane.seen.free() {
 		if time.Now().After(deadline) {
-			r.frozen = fmt.Sprintf("not over after 90 s: run %t, session %t, free %t", x.running(x.id), x.running(x.session), x.lane.seen.free())
+			r.frozen = fmt.Sprintf("not over after %s: run %t, session %t, free %t", patience, x.running(x.id), x.running(x.session), x.lane.seen.free())
 			r.detail = r.frozen
 			break
 		}
