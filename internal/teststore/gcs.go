@@ -32,7 +32,7 @@ func GCS(t testing.TB) templates.Profile {
 func StartGCS(t testing.TB) *Server {
 	t.Helper()
 	bin := program(t, "fake-gcs-server")
-	s := newServer(t)
+	s := newServer(t, "")
 	s.Dir = t.TempDir()
 	host, port, _ := strings.Cut(s.Direct, ":")
 	s.run(func() *exec.Cmd {

@@ -22,9 +22,9 @@ type Line struct {
 	cuts  int
 }
 
-func newLine(t testing.TB, to string) *Line {
+func newLine(t testing.TB, host, to string) *Line {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatalf("teststore: %v", err)
 	}

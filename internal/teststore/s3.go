@@ -27,6 +27,7 @@ const Bucket = "backups"
 type S3Options struct {
 	Locks bool   // the bucket has object lock, and so versions
 	Dir   string // where it keeps objects; default: a directory of the test's
+	Host  string // address of this machine; default: loopback's
 }
 
 // S3 is the profile of a new S3 store.
@@ -39,7 +40,7 @@ func S3(t testing.TB) templates.Profile {
 func StartS3(t testing.TB, o S3Options) *Server {
 	t.Helper()
 	bin := program(t, "versitygw")
-	s := newServer(t)
+	s := newServer(t, o.Host)
 	if s.Dir = o.Dir; s.Dir == "" {
 		s.Dir = t.TempDir()
 	}

@@ -173,9 +173,9 @@ func program(t testing.TB, name string) string {
 }
 
 // freePort asks the system for a port; another may take it, which is rare.
-func freePort(t testing.TB) int {
+func freePort(t testing.TB, host string) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatalf("teststore: %v", err)
 	}
@@ -183,10 +183,13 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func newServer(t testing.TB) *Server {
+func newServer(t testing.TB, host string) *Server {
 	t.Helper()
-	direct := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	return &Server{t: t, Direct: direct, Line: newLine(t, direct), log: &tail{}}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	direct := fmt.Sprintf("%s:%d", host, freePort(t, host))
+	return &Server{t: t, Direct: direct, Line: newLine(t, host, direct), log: &tail{}}
 }
 
 // run starts the store, and ends it with the test.
