@@ -129,7 +129,11 @@ func (p paths) buildImagePrograms(ctx context.Context) (dir string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	if err := goCommand(ctx, p.source, "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", "./images/kando", "./images/pause"); err != nil {
+	if err := goCommand(ctx, p.source, "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", "./images/pause"); err != nil {
+		return "", fmt.Errorf("build the images' programs: %w", err)
+	}
+	// Of the main module, this one's neighbour.
+	if err := goCommand(ctx, filepath.Join(p.source, "..", ".."), "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "kando"), "./deploy/kando"); err != nil {
 		return "", fmt.Errorf("build the images' programs: %w", err)
 	}
 	return dir, nil
