@@ -129,6 +129,9 @@ func inherit(req *plan.Request, from *plan.RestorePoint) {
 	if req.Secrets == nil {
 		req.Secrets = from.Secrets
 	}
+	if req.Profile == nil {
+		req.Profile = from.Profile
+	}
 	if req.Target.Name == "" {
 		queue := req.Target.TaskQueue
 		req.Target = from.Target

@@ -197,7 +197,7 @@ func (a *action) record(ctx workflow.Context) error {
 	rp := plan.RestorePoint{
 		APIVersion: plan.RestorePointVersion, ID: a.plan.Scope.RestorePoint.ID, Directory: a.plan.Scope.RestorePoint.Directory,
 		Blueprint: a.plan.Blueprint, BlueprintDigest: a.plan.BlueprintDigest, BlueprintText: a.plan.BlueprintText,
-		Action: a.plan.Action, Target: a.plan.Target, Options: a.plan.Scope.Options, Secrets: a.plan.Scope.Secrets,
+		Action: a.plan.Action, Target: a.plan.Target, Options: a.plan.Scope.Options, Secrets: a.plan.Scope.Secrets, Profile: a.plan.Scope.Profile,
 		Artifacts: a.artifacts, Freezes: a.freezes, Run: a.self, RequestedBy: a.req.RequestedBy,
 		StartedAt: a.start, CompletedAt: workflow.Now(ctx),
 	}

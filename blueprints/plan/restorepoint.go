@@ -20,7 +20,9 @@ type RestorePoint struct {
 	Target          Target               `json:"target"`
 	Options         Values               `json:"options,omitempty"`
 	Secrets         map[string]Reference `json:"secrets,omitempty"`
-	Artifacts       map[string]Artifact  `json:"artifacts,omitempty"`
+	// Profile is the location profile that the run had, by reference.
+	Profile   *Reference          `json:"profile,omitempty"`
+	Artifacts map[string]Artifact `json:"artifacts,omitempty"`
 	// Application, where the restore point is that of one.
 	Application *Application `json:"application,omitempty"`
 	// Consistent only with proof: every freeze proven, at least one cut in it,
