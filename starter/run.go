@@ -23,7 +23,7 @@ import (
 
 type runFlags struct {
 	launch
-	target, from, file           string
+	target, from, file, profile  string
 	options, secrets, configMaps []string
 	noApproval                   bool
 }
@@ -48,6 +48,7 @@ run: see "thaw cancel".`,
 	fl.StringArrayVar(&f.options, "option", nil, "option of the blueprint, as NAME=VALUE; JSON values are taken as such (repeat)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "secret that the blueprint names, as NAME=SECRET on the worker (repeat)")
 	fl.StringArrayVar(&f.configMaps, "config-map", nil, "config map that the blueprint names, as NAME=CONFIGMAP (repeat)")
+	fl.StringVar(&f.profile, "profile", "", "location profile: NAMESPACE/NAME of a Profile (Kanister's) or secret:NAMESPACE/NAME of a Secret in the cluster, or NAME of a secret on the worker (default with --from: the restore point's)")
 	fl.StringVar(&f.from, "from", "", "restore point to restore, verify or delete")
 	fl.StringVarP(&f.file, "file", "f", "", "blueprint file, in place of the worker's library")
 	fl.BoolVar(&f.noApproval, "no-approval", false, "drop the approval that the blueprint asks for, where it lets you")
@@ -195,6 +196,15 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 	if req.ConfigMaps, err = references("--config-map", f.configMaps); err != nil {
 		faults = append(faults, err)
 	}
+	if f.profile != "" {
+		kind, name, ok := strings.Cut(f.profile, ":")
+		if !ok {
+			kind, name = "", f.profile
+		}
+		r := reference(name)
+		r.Kind = kind
+		req.Profile = &r
+	}
 	return req, errors.Join(faults...)
 }
 
@@ -239,13 +249,17 @@ func references(flag string, list []string) (map[string]plan.Reference, error) {
 		if !ok || n == "" || ref == "" {
 			return nil, usagef("%s %q: want NAME=REFERENCE, such as admin=pg-admin or admin=namespace/pg-admin", flag, s)
 		}
-		r := plan.Reference{Name: ref}
-		if ns, name, ok := strings.Cut(ref, "/"); ok {
-			r.Namespace, r.Name = ns, name
-		}
-		refs[n] = r
+		refs[n] = reference(ref)
 	}
 	return refs, nil
+}
+
+// reference reads NAME, and NAMESPACE/NAME.
+func reference(text string) plan.Reference {
+	if ns, name, ok := strings.Cut(text, "/"); ok {
+		return plan.Reference{Namespace: ns, Name: name}
+	}
+	return plan.Reference{Name: text}
 }
 
 func runID(action, on string, now time.Time) string {

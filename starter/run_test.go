@@ -5,6 +5,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"go.temporal.io/sdk/temporal"
+
+	"thaw/blueprints/plan"
 )
 
 func TestJSONOr(t *testing.T) {
@@ -19,4 +21,17 @@ func TestJSONOr(t *testing.T) {
 func TestACancelledRunSaysWhatItLeft(t *testing.T) {
 	err := failure("r", temporal.NewCanceledError("shop.backup of x: cancelled; left behind: a"))
 	assert.ErrorContains(t, err, "left behind: a")
+}
+
+func TestAProfileIsNamedByReference(t *testing.T) {
+	for text, want := range map[string]plan.Reference{
+		"s3":             {Name: "s3"},
+		"kanister/s3":    {Namespace: "kanister", Name: "s3"},
+		"secret:shop/s3": {Kind: "secret", Namespace: "shop", Name: "s3"},
+	} {
+		f := &runFlags{target: "sqlite:/x", profile: text}
+		req, err := f.request("a.b")
+		assert.NoError(t, err)
+		assert.Equal(t, &want, req.Profile)
+	}
 }

@@ -46,6 +46,12 @@ func FromScope(s plan.Scope) *Params {
 		work.Pods, work.Containers, work.PersistentVolumeClaims = w.Pods, w.Containers, w.Claims
 	}
 	named := &Named{Name: s.Target.Name, Namespace: s.Target.Namespace}
+	// Kanister has .Namespace of a namespace alone. Its blueprints whose backup
+	// is of a workload, and whose delete asks for .Namespace.Name, delete by
+	// the same restore point here.
+	if ns := s.Target.Namespace; ns != "" {
+		p.Namespace = &Named{Name: ns, Namespace: ns}
+	}
 	switch strings.ToLower(s.Target.Kind) {
 	case "statefulset":
 		p.StatefulSet = work
@@ -153,9 +159,13 @@ func Rename(p *Params, name, namespace string) {
 		}
 		w.Name, w.Namespace, w.PersistentVolumeClaims = name, namespace, claims
 	}
-	for _, n := range []*Named{p.PVC, p.Namespace} {
-		if n != nil {
-			n.Name, n.Namespace = name, namespace
+	if p.PVC != nil {
+		p.PVC.Name, p.PVC.Namespace = name, namespace
+	}
+	if n := p.Namespace; n != nil {
+		n.Name, n.Namespace = namespace, namespace
+		if strings.EqualFold(p.Target.Kind, "Namespace") {
+			n.Name = name
 		}
 	}
 }

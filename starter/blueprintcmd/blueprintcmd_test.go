@@ -214,7 +214,7 @@ func TestExplain(t *testing.T) {
 	for _, want := range []string{"(required)", "(also handle)", "snapshotContent", "10m at most"} {
 		require.Contains(t, out, want)
 	}
-	out, err = run(t, "", "explain", "CheckRepository")
+	out, err = run(t, "", "explain", "CreateRDSSnapshot")
 	require.NoError(t, err)
 	require.Contains(t, out, "no worker of this release runs it")
 	// Every function can be explained, and has the same facts as JSON.
