@@ -67,14 +67,14 @@ func (p paths) up(ctx context.Context, o options) error {
 	imported := make(chan error, 1)
 	imported <- nil
 	for _, c := range all {
+		if c.name == "kubelet" { // those that changed, where it runs already
+			<-imported
+			go func() { imported <- p.importImages(ctx, base, bin) }()
+		}
 		if _, yes := p.running(c.name); yes {
 			continue
 		}
-		switch c.name {
-		case "kubelet":
-			<-imported
-			go func() { imported <- p.importImages(ctx, base, bin) }()
-		case "kube-controller-manager": // all that follows wants what the API server is told here
+		if c.name == "kube-controller-manager" { // all that follows wants what the API server is told here
 			if err := p.install(ctx); err != nil {
 				return err
 			}
@@ -196,17 +196,15 @@ func (p paths) install(ctx context.Context) error {
 	return nil
 }
 
-// importImages is idempotent: containerd keeps a layer that it has.
+// importImages imports the images where containerd does not have them, or has
+// others of these names.
 func (p paths) importImages(ctx context.Context, base, bin string) error {
-	out, err := p.ctr(ctx, "", "images", "list", "--quiet")
+	sum, err := images.Sum(base, bin)
 	if err != nil {
-		return fmt.Errorf("list images: %w", err)
+		return err
 	}
-	complete := true
-	for _, n := range images.Names() {
-		complete = complete && strings.Contains(out, n)
-	}
-	if complete {
+	mark := p.in("containerd", "thaw-images") // goes with what containerd has
+	if had, err := os.ReadFile(mark); err == nil && string(had) == sum {
 		return nil
 	}
 	r, w := io.Pipe()
@@ -216,7 +214,7 @@ func (p paths) importImages(ctx context.Context, base, bin string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("import images: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	return nil
+	return os.WriteFile(mark, []byte(sum), 0o644)
 }
 
 func (p paths) nodeReady(ctx context.Context) error {

@@ -41,6 +41,12 @@ var mariadb string
 //go:embed redis.sh
 var redis string
 
+//go:embed mysqldump.sh
+var mysqldump string
+
+//go:embed redis-dump.sh
+var redisDump string
+
 const release = "bookworm"
 
 var packages = []string{
@@ -80,21 +86,13 @@ var all = []image{
 	{
 		names: []string{
 			"thaw.dev/test/tools:1", "thaw.dev/test/tools:latest",
-			"ghcr.io/kanisterio/kanister-tools:0.116.0",
+			"ghcr.io/kanisterio/kanister-tools:0.116.0", "ghcr.io/kanisterio/kanister-tools:0.110.0",
 			"ghcr.io/kanisterio/postgres-kanister-tools:0.116.0", "ghcr.io/kanisterio/postgres-kanister-tools:0.34.0",
 			"ghcr.io/kanisterio/mysql-sidecar:0.116.0", "ghcr.io/kanisterio/mysql-sidecar:0.43.0",
+			"docker.io/bitnamilegacy/postgresql:17", "thaw.dev/test/redis-tools:1",
 		},
 		cmd: []string{"/bin/bash"},
 	},
-}
-
-// Names are those of all images.
-func Names() []string {
-	var names []string
-	for _, i := range all {
-		names = append(names, i.names...)
-	}
-	return names
 }
 
 // Base is the shared root file system as a tar file in the cache, made if it is
@@ -200,47 +198,16 @@ func (b blob) describe(kind string) descriptor {
 	return descriptor{MediaType: "application/vnd.oci.image." + kind, Digest: "sha256:" + b.digest, Size: b.size}
 }
 
+// Sum changes whenever any of the images does. Parameters as of Write.
+func Sum(base, bin string) (string, error) {
+	_, index, err := assemble(base, bin)
+	return newBlob(index).digest, err
+}
+
 // Write writes all images as one OCI archive, for `ctr images import`. bin has
 // the programs kando and pause.
 func Write(w io.Writer, base, bin string) error {
-	digest, err := os.ReadFile(base + ".sha256")
-	if err != nil {
-		return fmt.Errorf("write images: %w", err)
-	}
-	st, err := os.Stat(base)
-	if err != nil {
-		return fmt.Errorf("write images: %w", err)
-	}
-	shared := blob{digest: string(digest), size: st.Size(), file: base}
-	pause, err := layer(map[string]string{"pause": filepath.Join(bin, "pause")}, nil)
-	if err != nil {
-		return fmt.Errorf("write images: %w", err)
-	}
-	scripts, err := layer(map[string]string{"usr/local/bin/kando": filepath.Join(bin, "kando")}, map[string]string{
-		"usr/local/bin/postgres-entrypoint": postgres, "usr/local/bin/mariadb-entrypoint": mariadb, "usr/local/bin/redis-entrypoint": redis,
-	})
-	if err != nil {
-		return fmt.Errorf("write images: %w", err)
-	}
-	blobs := []blob{shared, pause, scripts}
-	var manifests []descriptor
-	for _, i := range all {
-		layers := []blob{shared, scripts}
-		if i.bare {
-			layers = []blob{pause}
-		}
-		config, manifest, err := i.encode(layers)
-		if err != nil {
-			return fmt.Errorf("write image %s: %w", i.names[0], err)
-		}
-		blobs = append(blobs, config, manifest)
-		for _, name := range i.names {
-			d := manifest.describe("manifest.v1+json")
-			d.Annotations = map[string]string{"io.containerd.image.name": name}
-			manifests = append(manifests, d)
-		}
-	}
-	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": manifests})
+	blobs, index, err := assemble(base, bin)
 	if err != nil {
 		return err
 	}
@@ -257,6 +224,50 @@ func Write(w io.Writer, base, bin string) error {
 		}
 	}
 	return t.Close()
+}
+
+// assemble makes all blobs, and the index that names them.
+func assemble(base, bin string) (blobs []blob, index []byte, err error) {
+	digest, err := os.ReadFile(base + ".sha256")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make images: %w", err)
+	}
+	st, err := os.Stat(base)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make images: %w", err)
+	}
+	shared := blob{digest: string(digest), size: st.Size(), file: base}
+	pause, err := layer(map[string]string{"pause": filepath.Join(bin, "pause")}, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make images: %w", err)
+	}
+	scripts, err := layer(map[string]string{"usr/local/bin/kando": filepath.Join(bin, "kando")}, map[string]string{
+		"usr/local/bin/postgres-entrypoint": postgres, "usr/local/bin/mariadb-entrypoint": mariadb, "usr/local/bin/redis-entrypoint": redis,
+		"usr/local/bin/mysqldump": mysqldump, "usr/local/bin/redis-dump": redisDump,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make images: %w", err)
+	}
+	blobs = []blob{shared, pause, scripts}
+	var manifests []descriptor
+	for _, i := range all {
+		layers := []blob{shared, scripts}
+		if i.bare {
+			layers = []blob{pause}
+		}
+		config, manifest, err := i.encode(layers)
+		if err != nil {
+			return nil, nil, fmt.Errorf("make image %s: %w", i.names[0], err)
+		}
+		blobs = append(blobs, config, manifest)
+		for _, name := range i.names {
+			d := manifest.describe("manifest.v1+json")
+			d.Annotations = map[string]string{"io.containerd.image.name": name}
+			manifests = append(manifests, d)
+		}
+	}
+	index, err = json.Marshal(map[string]any{"schemaVersion": 2, "manifests": manifests})
+	return blobs, index, err
 }
 
 func (i image) encode(layers []blob) (config, manifest blob, err error) {
