@@ -154,7 +154,7 @@ func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOp
 	case err != nil:
 		return p, ofDisk(err)
 	}
-	return progress(stats), ofDisk(synced(parent))
+	return progress(stats), ofDisk(synced(parent, target))
 }
 
 // ofDisk makes the errors of the machine's own disk known as such.
@@ -173,14 +173,34 @@ func ofDisk(err error) error {
 	return fault.New(fault.Command, "%w", err)
 }
 
-// synced waits until the file system of a directory has everything on its disk.
-func synced(dir string) error {
+// synced waits until what is at a path, on the file system of a directory, is
+// on its disk.
+func synced(dir, at string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Close() }()
-	return unix.Syncfs(int(d.Fd()))
+	if unix.Syncfs(int(d.Fd())) == nil {
+		return nil
+	}
+	// It failed for some file of the file system, perhaps long before, or of
+	// another volume on it: each of ours says whether it is meant.
+	return filepath.WalkDir(at, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() && !d.IsDir() {
+			return err
+		}
+		return syncFile(path)
+	})
+}
+
+func syncFile(path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return f.Sync()
 }
 
 // Delete removes a snapshot. Its blocks, where no other snapshot has them, are

@@ -232,17 +232,11 @@ actions:
 // between the two.
 func TestK10HooksFreezeAnApplication(t *testing.T) {
 	s := newScene(t)
-	crds, err := os.ReadFile(filepath.Join("..", "..", "deploy", "crds", "kanister.yaml"))
-	require.NoError(t, err)
-	testcluster.Apply(t, s.Cluster, "", string(crds))
-	require.Eventually(t, func() bool {
-		_, err := s.Kube.Discovery().ServerResourcesForGroupVersion("cr.kanister.io/v1alpha1")
-		return err == nil
-	}, testcluster.Wait, testcluster.Tick)
+	s.kanister()
 	s.apply(s.ns, hooked, strings.ReplaceAll(timeLogger, "storageClassName: do-block-storage, ", ""))
 	pod := s.ready(s.ns, "app=time-logger", 1)
 	text := []byte(`{"metadata":{"annotations":{"kanister.kasten.io/blueprint":"hooked"}}}`)
-	_, err = s.Kube.AppsV1().Deployments(s.ns).Patch(t.Context(), "time-logger", types.MergePatchType, text, metav1.PatchOptions{})
+	_, err := s.Kube.AppsV1().Deployments(s.ns).Patch(t.Context(), "time-logger", types.MergePatchType, text, metav1.PatchOptions{})
 	require.NoError(t, err)
 
 	rp := s.backupApplication(plan.ApplicationRequest{Namespace: s.ns})

@@ -38,6 +38,8 @@ type books interface {
 	start(t testing.TB) *clock
 	// check says how many writes are there, and that they are whole.
 	check(ctx context.Context) (int64, error)
+	// destroy takes them away, and leaves no connection.
+	destroy(ctx context.Context) error
 }
 
 // clock says how many writes had been answered by a moment.
@@ -87,6 +89,12 @@ func (b sqlBooks) start(t testing.TB) *clock {
 func (b sqlBooks) check(ctx context.Context) (int64, error) {
 	testdb.Reconnect(b.db)
 	return testdb.CheckLoad(ctx, b.db)
+}
+
+func (b sqlBooks) destroy(ctx context.Context) error {
+	_, err := b.db.ExecContext(ctx, "DROP TABLE ledger")
+	testdb.Reconnect(b.db)
+	return err
 }
 
 // redisBooks count in one key, and note each count in a list.
@@ -179,6 +187,16 @@ func (b redisBooks) check(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("count is %d, the ledger has %d", n[0], n[1])
 	}
 	return n[0], nil
+}
+
+func (b redisBooks) destroy(ctx context.Context) error {
+	conn, in, err := b.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = ask(conn, in, "FLUSHALL")
+	return err
 }
 
 // span is when a backup froze and cut.

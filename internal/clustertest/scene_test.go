@@ -46,6 +46,7 @@ func newScene(t testing.TB) *scene {
 	s := &scene{Cluster: c, t: t, dir: t.TempDir(), ns: testcluster.Namespace(t, c)}
 	s.cfg = testenv.Config(s.dir)
 	s.cfg.Kubernetes = cluster.Config{Kubeconfig: os.Getenv("KUBECONFIG"), Namespace: s.ns}
+	s.cfg.Data.Image = testcluster.Tools
 	s.server = testenv.StartServer(t, filepath.Join(s.dir, "server"))
 	s.client = s.server.Client()
 	s.startWorker()

@@ -192,7 +192,7 @@ func root() string {
 }
 
 // Orphans lists what runs may have left in a namespace: pods that Thaw made,
-// snapshots and their contents.
+// and their secrets, snapshots and their contents.
 func Orphans(t testing.TB, c *cluster.Cluster, namespace string) (left []string) {
 	t.Helper()
 	ctx := context.Background()
@@ -201,6 +201,11 @@ func Orphans(t testing.TB, c *cluster.Cluster, namespace string) (left []string)
 	require.NoError(t, err)
 	for _, o := range pods.Items {
 		left = append(left, "pod "+o.Name)
+	}
+	secrets, err := c.Kube.CoreV1().Secrets(namespace).List(ctx, marked)
+	require.NoError(t, err)
+	for _, o := range secrets.Items {
+		left = append(left, "secret "+o.Name)
 	}
 	snaps, err := c.Snapshots.SnapshotV1().VolumeSnapshots(namespace).List(ctx, metav1.ListOptions{})
 	require.NoError(t, err)
