@@ -45,11 +45,19 @@ bin/fake-gcs-server: deploy/tools/fake-gcs-server/go.mod
 	@echo "Building the Google Cloud Storage of the tests..."
 	@CGO_ENABLED=0 $(GO) build -modfile=deploy/tools/fake-gcs-server/go.mod -o $@ github.com/fsouza/fake-gcs-server && touch $@
 
+# That of Azure needs Node.js; where npm is missing its tests are skipped.
+NPM     ?= $(shell command -v npm)
+
+bin/azurite: deploy/tools/azurite/package-lock.json
+	@echo "Building the Azure Blob Storage of the tests..."
+	@rm -rf $@ && mkdir -p $@ && cp deploy/tools/azurite/package*.json $@ && cd $@ && $(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 demo: build ## back up, crash, thaw and restore a live database (DB=sqlite|postgres|mariadb, YES=1)
 	@$(GO) build -o bin/thaw-demo ./deploy/demo
 	@bin/thaw-demo --db $(DB) $(if $(YES),--yes)
 
-test: build bin/temporal bin/versitygw bin/fake-gcs-server ## run all tests but the failure matrix
+test: build bin/temporal bin/versitygw bin/fake-gcs-server $(if $(NPM),bin/azurite) ## run all tests but the failure matrix
 	THAW_REQUIRE_STORES=1 $(GO) test ./...
 	cd deploy/server && $(GO) test ./...
 

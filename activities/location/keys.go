@@ -131,6 +131,3 @@ func FromKeys(given map[string][]byte) (templates.Profile, error) {
 	}
 	return p, nil
 }
-
-// azureSecretType is Kanister's Secret of Azure.
-const azureSecretType = "secrets.kanister.io/azure"

@@ -38,6 +38,10 @@ var subjects = []subject{
 		s := teststore.StartGCS(t)
 		return s.Profile, s
 	}},
+	{"azure", func(t *testing.T) (templates.Profile, *teststore.Server) {
+		s := teststore.StartAzure(t)
+		return s.Profile, s
+	}},
 	{"directory", func(t *testing.T) (templates.Profile, *teststore.Server) {
 		return teststore.Directory(t), nil
 	}},

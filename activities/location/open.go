@@ -34,6 +34,9 @@ func Open(ctx context.Context, p templates.Profile) (Store, error) {
 	case TypeGCS:
 		s.url, explain = "gs://"+l.Bucket, explainGCS
 		s.backend, err = openGCS(ctx, p)
+	case TypeAzure:
+		s.url, explain = "azure://"+l.Bucket, explainAzure
+		s.backend, err = openAzure(p)
 	case TypeDirectory:
 		s.url, explain = l.Bucket, explainDirectory
 		s.backend, err = openDirectory(p)

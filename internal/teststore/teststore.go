@@ -47,6 +47,7 @@ type Server struct {
 
 	t       testing.TB
 	command func() *exec.Cmd
+	kept    func(name string) bool // nil: what it says is stored is
 	mu      sync.Mutex
 	cmd     *exec.Cmd
 	gone    chan struct{}
@@ -104,6 +105,20 @@ func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 // Kill ends it with kill -9.
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
+// Settle waits until an object would outlive a Kill, in a store that says
+// sooner that it is stored than it is.
+func (s *Server) Settle(name string) {
+	s.t.Helper()
+	if s.kept == nil {
+		return
+	}
+	for end := time.Now().Add(time.Minute); !s.kept(name); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("teststore: %s is not on the store's disk after a minute", name)
+		}
+	}
+}
+
 func (s *Server) end(sig syscall.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,14 +171,22 @@ func clean() []string {
 	return env
 }
 
-// program finds a store's program: in the repository's bin, then on PATH.
-func program(t testing.TB, name string) string {
-	t.Helper()
+// built is a path below the repository's bin; empty where it is not there.
+func built(name string) string {
 	if _, file, _, ok := runtime.Caller(0); ok {
 		p := filepath.Join(filepath.Dir(file), "..", "..", "bin", name)
 		if _, err := os.Stat(p); err == nil {
 			return p
 		}
+	}
+	return ""
+}
+
+// program finds a store's program: in the repository's bin, then on PATH.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	if p := built(name); p != "" {
+		return p
 	}
 	p, err := exec.LookPath(name)
 	if err != nil {
