@@ -59,7 +59,8 @@ func serviceAccount(t testing.TB, wrong *rsa.PrivateKey) string {
 	if err != nil {
 		t.Fatalf("teststore: %v", err)
 	}
-	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { grant(w, r, &key.PublicKey) }))
+	public := &key.PublicKey
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { grant(w, r, public) }))
 	t.Cleanup(tokens.Close)
 	if wrong != nil {
 		key = wrong
