@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 
 	kopiafs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/fs/localfs"
+	"github.com/kopia/kopia/fs/virtualfs"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/snapshot"
@@ -73,6 +76,7 @@ type Snapshot struct {
 	ID     string
 	Tag    string
 	Root   string // path that was saved
+	Object string // Kopia's id of what is at the root
 	Files  int64
 	Size   int64 // bytes of all files
 	Moved  int64 // bytes that the location got for it; known by Save alone
@@ -98,10 +102,55 @@ func (r *Repository) Save(ctx context.Context, dir string, o SaveOptions) (*Snap
 	if err != nil {
 		return nil, fault.New(fault.Command, "save %s: %w", dir, err)
 	}
+	return r.save(ctx, dir, entry, ofVolume, o)
+}
+
+// SaveStream saves what comes from a reader as one file, at a path below the
+// root, without keeping it anywhere before. A reader that fails fails the save,
+// and nothing is kept; the kind of the error is the reader's.
+func (r *Repository) SaveStream(ctx context.Context, in io.Reader, file string, o SaveOptions) (*Snapshot, error) {
+	file = strings.Trim(path.Clean("/"+file), "/")
+	if file == "" {
+		return nil, fault.New(fault.User, "save a stream: the file has no name")
+	}
+	s := &told{Reader: in}
+	entry := virtualfs.StreamingFileFromReader(path.Base(file), io.NopCloser(s))
+	var tree kopiafs.Entry = entry
+	for dir := path.Dir(file); ; dir = path.Dir(dir) {
+		tree = virtualfs.NewStaticDirectory(path.Base(path.Join("/", o.Root, dir)), []kopiafs.Entry{tree})
+		if dir == "." {
+			break
+		}
+	}
+	saved, err := r.save(ctx, o.Root, tree, ofStream, o)
+	if s.err != nil {
+		return nil, fmt.Errorf("save %s: read the stream: %w", path.Join(o.Root, file), s.err)
+	}
+	return saved, err
+}
+
+// told remembers why a reader ended.
+type told struct {
+	io.Reader
+	err error
+}
+
+func (t *told) Read(b []byte) (int, error) {
+	n, err := t.Reader.Read(b)
+	if err != nil && err != io.EOF { //nolint:errorlint // an end is io.EOF itself
+		t.err = err
+		// Its text alone: verdict forgives some errors of files, and Kopia takes
+		// any that wraps io.EOF for the end.
+		err = fault.New(fault.Of(err), "%s", err)
+	}
+	return n, err
+}
+
+func (r *Repository) save(ctx context.Context, dir string, entry kopiafs.Entry, splitter string, o SaveOptions) (*Snapshot, error) {
 	source := snapshot.SourceInfo{Host: user, UserName: user, Path: o.Source}
 	written := r.Written()
 	var saved *snapshot.Manifest
-	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "save"}, func(ctx context.Context, w repo.RepositoryWriter) error {
+	err := repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "save"}, func(ctx context.Context, w repo.RepositoryWriter) error {
 		if err := own(ctx, w); err != nil {
 			return err
 		}
@@ -116,7 +165,7 @@ func (r *Repository) Save(ctx context.Context, dir string, o SaveOptions) (*Snap
 		stop := context.AfterFunc(ctx, u.Cancel)
 		defer stop()
 		done := p.run()
-		man, err := u.Upload(ctx, fresh(entry, previous), tree(), source, previous...)
+		man, err := u.Upload(ctx, fresh(entry, previous), tree(splitter), source, previous...)
 		done()
 		if err != nil {
 			return err
@@ -169,18 +218,18 @@ func followed(ctx context.Context, e kopiafs.Entry) (kopiafs.Entry, error) {
 	return nil, errors.New("too many symbolic links")
 }
 
-func tree() *policy.Tree {
+func tree(splitter string) *policy.Tree {
 	no := policy.OptionalBool(false)
 	p := *policy.DefaultPolicy
 	p.CompressionPolicy = policy.CompressionPolicy{CompressorName: compression.Name(codec)}
-	p.SplitterPolicy = policy.SplitterPolicy{Algorithm: ofVolume}
+	p.SplitterPolicy = policy.SplitterPolicy{Algorithm: splitter}
 	p.ErrorHandlingPolicy = policy.ErrorHandlingPolicy{IgnoreFileErrors: &no, IgnoreDirectoryErrors: &no, IgnoreUnknownTypes: policy.NewOptionalBool(true)}
 	return policy.BuildTree(nil, &p)
 }
 
 func describe(m *snapshot.Manifest) *Snapshot {
 	return &Snapshot{
-		ID: string(m.ID), Tag: m.Tags[TagName], Root: m.Description, Files: int64(m.Stats.TotalFileCount), Size: m.Stats.TotalFileSize,
+		ID: string(m.ID), Object: m.RootObjectID().String(), Tag: m.Tags[TagName], Root: m.Description, Files: int64(m.Stats.TotalFileCount), Size: m.Stats.TotalFileSize,
 		Start: m.StartTime.ToTime(), End: m.EndTime.ToTime(), Source: m.Source.Path,
 	}
 }
