@@ -259,6 +259,8 @@ func TestCommandLine(t *testing.T) {
 		{"Kopia's API server", []string{"location", "push", "-p", `{"Location":{"type":"kopia","bucket":"b"},"Credential":{"Type":"kopia"}}`, "-s", "a", "-"}, []string{"Kopia API server, which Thaw does not use"}},
 		{"a snapshot of Kopia's", []string{"location", "delete", "-p", good, "-s", "a", "-k", `{"id":"7a1bf1f1b9fa2e7cbe9ee2b1a1a3a9f3","logicalSize":1,"physicalSize":0}`}, []string{"--kopia-snapshot"}},
 		{"an unknown flag", []string{"location", "push", "--bucket", "x"}, []string{"--bucket"}},
+		{"chronicle push", []string{"chronicle", "push", "-f", "-1s"}, []string{"no command", "--profile-path", "--artifact-path", "--frequency"}},
+		{"chronicle pull", []string{"chronicle", "pull"}, []string{"0 arguments", "--profile", "--path"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, log, err := run(t, strings.NewReader("new"), c.args...)
