@@ -261,6 +261,7 @@ func TestCommandLine(t *testing.T) {
 		{"an unknown flag", []string{"location", "push", "--bucket", "x"}, []string{"--bucket"}},
 		{"chronicle push", []string{"chronicle", "push", "-f", "-1s"}, []string{"no command", "--profile-path", "--artifact-path", "--frequency"}},
 		{"chronicle pull", []string{"chronicle", "pull"}, []string{"0 arguments", "--profile", "--path"}},
+		{"stream push", []string{"stream", "push", "-c", "/none"}, []string{"0 arguments", "--password", "--dirPath", "--filePath", "--config-file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, log, err := run(t, strings.NewReader("new"), c.args...)

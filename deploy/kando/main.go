@@ -57,7 +57,7 @@ func root() *cobra.Command {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return withCode(fault.New(fault.User, "%w", err))
 	})
-	c.AddCommand(output(), data(), locationCommand(), chronicle(), &cobra.Command{
+	c.AddCommand(output(), data(), locationCommand(), chronicle(), stream(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version()) },
 	})
