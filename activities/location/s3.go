@@ -361,6 +361,11 @@ func explainS3(err error) cause {
 	}
 	code, status := api.ErrorCode(), statusOf(err)
 	said := paren(code, api.ErrorMessage())
+	// As S3 says it of late, of versions behind a marker too, where HEAD tells
+	// nothing of a lock.
+	if code == "AccessDenied" && strings.Contains(api.ErrorMessage(), "protected by object lock") {
+		return locked(said)
+	}
 	switch code {
 	case "NoSuchKey", "NoSuchVersion":
 		return causeNotFound
@@ -401,7 +406,7 @@ func explainS3(err error) cause {
 		return cause{fault.User, nil, "the store could not use the key of its encryption: correct kmsKey, or allow its use" + said}
 	case status == http.StatusInsufficientStorage:
 		return full(said)
-	case strings.Contains(api.ErrorMessage(), "Object Lock"):
+	case strings.Contains(strings.ReplaceAll(api.ErrorMessage(), " ", ""), "ObjectLock"):
 		return cause{fault.User, nil, "the bucket has no object lock: enable it there, or take lockMode out of the profile" + said}
 	case status == http.StatusNotFound:
 		return causeNotFound
