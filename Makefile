@@ -6,7 +6,7 @@ DB      ?= sqlite
 RELEASE ?= v0.1
 
 # What `make e2e` runs on a cluster, of the packages that there are.
-E2E     ?= ./activities/kube/... ./activities/volume/... ./activities/wait/... ./activities/manifest/... ./activities/cluster/... ./internal/clustertest/... ./worker/actionset/...
+E2E     ?= ./activities/kube/... ./activities/data/... ./activities/volume/... ./activities/wait/... ./activities/manifest/... ./activities/cluster/... ./internal/clustertest/... ./worker/actionset/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
 .PHONY: help build demo test matrix matrix-cluster bench bench-cluster record cluster cluster-down e2e lint fuzz golden clean FORCE
@@ -73,13 +73,13 @@ cluster-down: bin/thaw-cluster ## take it away
 
 # The cluster's own tests bring one up and down, so they come first. A cluster
 # of the caller's, by KUBECONFIG, is used as it is.
-e2e: bin/thaw-server bin/thaw-cluster ## run the end-to-end tests on a cluster (as root; KUBECONFIG: on that one)
+e2e: bin/thaw-server bin/thaw-cluster bin/versitygw ## run the end-to-end tests on a cluster (as root; KUBECONFIG: on that one)
 ifeq ($(KUBECONFIG),)
 	@bin/thaw-cluster build
 	cd deploy/cluster && THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 30m ./...
 	@bin/thaw-cluster up
 endif
-	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test -p 3 -count=1 -timeout 60m $(E2E_THERE))
+	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_REQUIRE_STORES=1 $(GO) test -p 3 -count=1 -timeout 60m $(E2E_THERE))
 
 matrix-cluster: bin/thaw-server bin/thaw-cluster ## the failure matrix on the cluster that is up, with what may go wrong there besides
 	@KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_MATRIX=cluster THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix-cluster.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 80m; \

@@ -115,6 +115,7 @@ func locationDelete() function.Function {
 			return nil, err
 		}
 		defer func() { _ = store.Close() }()
-		return nil, remove(ctx, store, at, env.Heartbeat)
+		_, err = location.Remove(ctx, store, at, env.Heartbeat)
+		return nil, err
 	})
 }

@@ -16,7 +16,6 @@ import (
 	"thaw/activities/cluster/podexec"
 	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
-	"thaw/activities/location"
 	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
@@ -118,27 +117,4 @@ func complete(out function.Outputs, err error) (function.Outputs, error) {
 		out[version.Name] = outputsVersion
 	}
 	return out, nil
-}
-
-// remove deletes all objects at a path of a store, and below it.
-func remove(ctx context.Context, store location.Store, at string, note func(string)) error {
-	var names []string
-	for _, prefix := range []string{at + "/", at} {
-		err := store.List(ctx, prefix, func(o location.Object) error {
-			if prefix != at || o.Name == at { // not of a longer name beside it
-				names = append(names, o.Name)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	for i, name := range names {
-		if err := store.Delete(ctx, name); err != nil {
-			return err
-		}
-		note(fmt.Sprintf("deleted %d of %d objects at %s", i+1, len(names), at))
-	}
-	return nil
 }

@@ -118,8 +118,8 @@ type mover struct {
 // lets authors put the bucket's name before it, or not.
 func Path(p templates.Profile, artifact string) string {
 	artifact = strings.Trim(path.Clean("/"+artifact), "/")
-	if rest, ok := strings.CutPrefix(artifact, p.Location.Bucket+"/"); ok && p.Location.Type != location.TypeDirectory {
-		return rest
+	if rest, ok := strings.CutPrefix(artifact+"/", p.Location.Bucket+"/"); ok && p.Location.Type != location.TypeDirectory {
+		return strings.TrimSuffix(rest, "/")
 	}
 	return artifact
 }

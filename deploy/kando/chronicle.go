@@ -263,6 +263,13 @@ func chronicled(ctx context.Context, store location.Store, name string) (string,
 	return string(b), nil
 }
 
+// numbered reports whether a name is that of a chronicle's data.
+func numbered(name, chronicle string) bool {
+	number, ok := strings.CutPrefix(name, chronicle+"-")
+	_, err := strconv.ParseUint(number, 10, 63)
+	return ok && err == nil
+}
+
 func chroniclePull() *cobra.Command {
 	p := &place{}
 	c := &cobra.Command{

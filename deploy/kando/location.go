@@ -323,10 +323,9 @@ func notWritten(what string, err error) error {
 
 func (p *place) delete() *cobra.Command {
 	c := &cobra.Command{
-		Use: "delete", Short: "Delete all whose path begins with this one",
-		Long: `Delete all whose path begins with this one, as Kanister does: "db/1" is "db/1/dump",
-and "db/10" too. With a slash at its end, it is that directory and an object of its
-name. It is content where there is nothing.`,
+		Use: "delete", Short: "Delete what is at a path, and below it",
+		Long: `Delete what is at a path, and below it: "db/1" is "db/1/dump", and not "db/10", which
+Kanister would delete too. It is content where there is nothing.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := p.check(args, ""); err != nil {
 				return err
@@ -352,55 +351,21 @@ func deletedLevel(n int) slog.Level {
 	return slog.LevelWarn
 }
 
-// batch bounds the names that are in memory.
-const batch = 10_000
-
-var errFull = errors.New("full")
-
-// remove deletes what begins with the path, and says how many objects went.
+// remove deletes what is at the path and below, and says how many objects went.
 func (p *place) remove(ctx context.Context) (n int, err error) {
 	store, err := p.open(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	prefix := p.name
-	if strings.HasSuffix(p.path, "/") {
-		prefix += "/"
-		if _, err := store.Stat(ctx, p.name); err == nil {
-			if err := store.Delete(ctx, p.name); err != nil {
-				return 0, err
+	// The data of a chronicle is beside its name.
+	if data, err := chronicled(ctx, store, p.name); err == nil {
+		if at, err := nameOf(data); err == nil && numbered(at, p.name) {
+			if n, err = location.Remove(ctx, store, at, func(string) {}); err != nil {
+				return n, err
 			}
-			n++
-		} else if !errors.Is(err, location.ErrNotFound) {
-			return 0, err
 		}
 	}
-	for {
-		var names []string
-		err := store.List(ctx, prefix, func(o location.Object) error {
-			names = append(names, o.Name)
-			if len(names) == batch {
-				return errFull
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errFull) {
-			return n, err
-		}
-		var failed []error
-		for _, name := range names {
-			if err := store.Delete(ctx, name); err != nil {
-				failed = append(failed, err)
-				if len(failed) == 10 || fault.Of(err) != fault.Permanent {
-					break
-				}
-				continue // a lock holds one; the others go
-			}
-			n++
-		}
-		if len(failed) > 0 || len(names) < batch {
-			return n, errors.Join(failed...)
-		}
-	}
+	more, err := location.Remove(ctx, store, p.name, func(string) {})
+	return n + more, err
 }

@@ -171,11 +171,11 @@ func testDelete(t *testing.T, profile string, s location.Store) {
 		name, path string
 		left       []string
 	}{
-		{"what begins with the path goes", "db/1", []string{"db-2/dump", "db/2"}},
-		{"a slash at the end is that directory", "db/1/", []string{"db-2/dump", "db/10/dump", "db/2"}},
-		{"and an object of its name", "db/2/", []string{"db-2/dump", "db/1/dump", "db/1/wal/1", "db/10/dump"}},
+		{"a directory, and not what only begins so", "db/1", []string{"db-2/dump", "db/10/dump", "db/2"}},
+		{"a slash at the end says nothing", "db/1/", []string{"db-2/dump", "db/10/dump", "db/2"}},
+		{"an object", "db/2/", []string{"db-2/dump", "db/1/dump", "db/1/wal/1", "db/10/dump"}},
 		{"one object", "/db/10/dump", []string{"db-2/dump", "db/1/dump", "db/1/wal/1", "db/2"}},
-		{"all of a database", "db", []string{}},
+		{"all of a database", "db", []string{"db-2/dump"}},
 		{"nothing", "dc", all},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,8 +2,6 @@ package clustertest
 
 import (
 	"context"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,22 +39,12 @@ skipSSLVerify: false
 func (s *scene) store() (*teststore.Server, *plan.Reference) {
 	t := s.t
 	t.Helper()
-	store := teststore.StartS3(t, teststore.S3Options{Host: s.reachable()})
+	store := teststore.StartS3(t, teststore.S3Options{Host: testcluster.Here(t, s.Cluster)})
 	s.kanister()
 	s.apply(s.ns, strings.NewReplacer(
 		"%KEY%", teststore.Key, "%SECRET%", teststore.Secret, "%BUCKET%", teststore.Bucket, "%ENDPOINT%", store.Profile.Location.Endpoint, "%NAMESPACE%", s.ns,
 	).Replace(profile))
 	return store, &plan.Reference{Name: "store", Namespace: s.ns}
-}
-
-// reachable is this machine's address on the way to the cluster.
-func (s *scene) reachable() string {
-	u, err := url.Parse(s.Rest.Host)
-	require.NoError(s.t, err)
-	conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "1"))
-	require.NoError(s.t, err)
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
 // kanister makes Kanister's resources known to the cluster.
@@ -183,6 +171,8 @@ func TestDumpsOfTheCorpus(t *testing.T) {
 		{"postgres", "postgres/postgres-blueprint.yaml", &apps[0], nil, true},
 		{"mysql", "mysql/mysql-blueprint.yaml", mariadb, strings.NewReplacer("  mariadb-root-password:", "  mysql-root-password: thaw-mariadb\n  mariadb-root-password:"), true},
 		{"maria", "maria/maria-blueprint.yaml", mariadb, nil, true},
+		// It hands on what the push puts out: Kopia's snapshot, in Kanister.
+		{"maria v2", "maria/blueprint-v2/maria-blueprint.yaml", mariadb, nil, true},
 		{"redis", "redis/redis-blueprint.yaml", redis, strings.NewReplacer("<registry>/<account_name>/redis-tools:<tag_name>", "thaw.dev/test/redis-tools:1"), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

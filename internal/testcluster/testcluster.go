@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,6 +64,17 @@ func Open(t testing.TB) *cluster.Cluster {
 	c, err := cluster.Open(cluster.Config{Kubeconfig: file})
 	require.NoError(t, err)
 	return c
+}
+
+// Here is this machine's address on the way to the cluster, where pods reach it.
+func Here(t testing.TB, c *cluster.Cluster) string {
+	t.Helper()
+	u, err := url.Parse(c.Rest.Host)
+	require.NoError(t, err)
+	conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "1")) // sends nothing
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
 // Namespace makes a namespace for the test, and takes it away with all that
