@@ -225,11 +225,9 @@ func spanOf(t testing.TB, volumes []any, freezes []plan.FreezeReport) span {
 // every few milliseconds, and its transaction ends after it was read.
 const cutGrain = 50 * time.Millisecond
 
-// holds checks that a database holds every write from before the freeze, and
-// none from after the cut.
-func (s *scene) holds(b books, c *clock, sp span) {
+// count waits until a database answers, and says how many writes are there.
+func (s *scene) count(b books) (n int64) {
 	s.t.Helper()
-	var n int64
 	require.EventuallyWithT(s.t, func(t *assert.CollectT) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -237,6 +235,14 @@ func (s *scene) holds(b books, c *clock, sp span) {
 		n, err = b.check(ctx)
 		require.NoError(t, err)
 	}, testcluster.Wait, testcluster.Tick)
+	return n
+}
+
+// holds checks that a database holds every write from before the freeze, and
+// none from after the cut.
+func (s *scene) holds(b books, c *clock, sp span) {
+	s.t.Helper()
+	n := s.count(b)
 	before, after := c.until(sp.frozen), c.until(sp.cut.Add(cutGrain))+c.writers
 	require.GreaterOrEqual(s.t, n, before, "writes from before the freeze are missing")
 	require.LessOrEqual(s.t, n, after, "writes from after the cut are there")

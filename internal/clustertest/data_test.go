@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,7 +124,7 @@ func TestPostgresStartStopOfTheCorpus(t *testing.T) {
 	require.NoError(t, b.destroy(t.Context()))
 	s.run(plan.Request{From: backup.RestorePoint.ID, Action: "restore"})
 	s.ready(s.ns, a.labels, 1)
-	s.counts(b, n, n)
+	require.Equal(t, n, s.count(b))
 	kept := len(s.kept(store, ""))
 	s.run(plan.Request{From: backup.RestorePoint.ID, Action: "delete"})
 	require.NotZero(t, kept)
@@ -142,21 +141,6 @@ func (s *scene) fill(b books) int64 {
 	n, err := b.check(s.t.Context())
 	require.NoError(s.t, err)
 	return n
-}
-
-// counts waits for a database to answer, which then has so many writes.
-func (s *scene) counts(b books, least, most int64) {
-	s.t.Helper()
-	var n int64
-	require.EventuallyWithT(s.t, func(t *assert.CollectT) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		var err error
-		n, err = b.check(ctx)
-		require.NoError(t, err)
-	}, testcluster.Wait, testcluster.Tick)
-	require.GreaterOrEqual(s.t, n, least)
-	require.LessOrEqual(s.t, n, most)
 }
 
 // Dumps go from a pod to the store by kando, and back.
@@ -202,7 +186,9 @@ func TestDumpsOfTheCorpus(t *testing.T) {
 			require.NoError(t, b.destroy(t.Context()))
 
 			s.run(plan.Request{From: backup.RestorePoint.ID, Action: "restore"})
-			s.counts(b, least, most)
+			n := s.count(b)
+			require.GreaterOrEqual(t, n, least)
+			require.LessOrEqual(t, n, most)
 			s.run(plan.Request{From: backup.RestorePoint.ID, Action: "delete"})
 			require.Empty(t, s.kept(store, ""))
 			s.clean()
