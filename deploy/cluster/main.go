@@ -31,6 +31,8 @@ const usage = `usage: thaw-cluster COMMAND
   pause COMPONENT        SIGSTOP                 cont COMPONENT    SIGCONT
   logs COMPONENT         print the path of its log
 
+  disk full | free       take all that is left of the volumes' disk, or give it back
+
   fault FLAGS            tell the CSI driver what to do wrong; see fault --help
   fault list             the faults that are set
   fault clear [ID...]    no more faults, or not these
@@ -106,12 +108,52 @@ func command(ctx context.Context, args []string) error {
 			return fmt.Errorf("%s: want one component; `thaw-cluster status` lists them", name)
 		}
 		return p.control(ctx, name, args[0])
+	case "disk":
+		if len(args) != 1 || args[0] != "full" && args[0] != "free" {
+			return errors.New("disk: want full or free")
+		}
+		return p.disk(args[0] == "full")
 	case "fault":
 		return p.fault(args)
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return fmt.Errorf("%q: no such command", name)
 	}
+}
+
+// disk takes all that is free of the volumes' pool, or gives it back: no volume
+// and no snapshot can grow. It takes nothing of this machine's disk.
+func (p paths) disk(full bool) error {
+	if _, err := p.loadOptions(); err != nil {
+		return err
+	}
+	filler := p.in("csi", "pool", "filler")
+	if !full {
+		return os.RemoveAll(filler)
+	}
+	if err := os.MkdirAll(filler, 0o755); err != nil {
+		return err
+	}
+	for size := int64(1 << 34); size >= 1<<16; {
+		err := allocate(filler, size)
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			size /= 4
+		case err != nil:
+			return fmt.Errorf("fill the pool: %w", err)
+		}
+	}
+	return nil
+}
+
+// allocate reserves space for a file, which is not written.
+func allocate(dir string, size int64) (err error) {
+	f, err := os.CreateTemp(dir, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return syscall.Fallocate(int(f.Fd()), 0, 0, size)
 }
 
 // control does one thing to one component.
