@@ -94,6 +94,25 @@ func (p paths) fault(args []string) error {
 	return err
 }
 
+// snapshots lists what the storage has, to be compared with what the cluster
+// knows.
+func (p paths) snapshots() error {
+	if _, err := p.loadOptions(); err != nil {
+		return err
+	}
+	list, err := driver.ListStored(p.pool())
+	if err != nil {
+		return err
+	}
+	e := json.NewEncoder(os.Stdout)
+	for _, s := range list {
+		if err := e.Encode(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lastID is the last fault's: a number is not given twice, the driver counts by
 // it.
 func lastID(p paths) int {

@@ -36,6 +36,7 @@ const usage = `usage: thaw-cluster COMMAND
   fault FLAGS            tell the CSI driver what to do wrong; see fault --help
   fault list             the faults that are set
   fault clear [ID...]    no more faults, or not these
+  snapshots              what the CSI driver's storage holds, known to the cluster or not
 `
 
 func main() {
@@ -115,6 +116,8 @@ func command(ctx context.Context, args []string) error {
 		return p.disk(args[0] == "full")
 	case "fault":
 		return p.fault(args)
+	case "snapshots":
+		return p.snapshots()
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return fmt.Errorf("%q: no such command", name)

@@ -86,3 +86,24 @@ func TestCreationTimeIsThatOfTheCut(t *testing.T) {
 	require.Greater(t, at.Sub(asked), slow-20*time.Millisecond)
 	require.False(t, at.After(time.Now()))
 }
+
+// What nobody was told of is in the pool all the same, until it is deleted.
+func TestStoredSnapshotsAreListed(t *testing.T) {
+	file := driver.FaultFile(filepath.Join(t.TempDir(), "faults.json"))
+	dir := start(t, file)
+	c := csi.NewControllerClient(dial(t, dir))
+	volume := makeVolume(t, c, "data-0", 64<<20)
+	require.NoError(t, file.Update(func([]driver.Fault) []driver.Fault { return []driver.Fault{{ID: 1, LoseCut: true}} }))
+	_, err := c.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "one", SourceVolumeId: volume})
+	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	stored, err := driver.ListStored(filepath.Join(dir, "pool"))
+	require.NoError(t, err)
+	require.Len(t, stored, 1)
+	require.Equal(t, "shop", stored[0].Namespace)
+	require.Equal(t, "data-0", stored[0].Claim)
+	_, err = c.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: stored[0].ID})
+	require.NoError(t, err)
+	stored, err = driver.ListStored(filepath.Join(dir, "pool"))
+	require.NoError(t, err)
+	require.Empty(t, stored)
+}

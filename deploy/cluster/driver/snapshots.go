@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -120,6 +121,25 @@ func (d *Driver) drop(id string) error {
 		return err
 	}
 	return remove(d.pool, "snapshots", id)
+}
+
+// Stored is a snapshot that a pool holds, whether or not the cluster knows it.
+type Stored struct {
+	ID, Namespace, Claim string
+	Cut                  time.Time
+}
+
+// ListStored lists what the pool in a directory holds, with no driver at work.
+func ListStored(dir string) ([]Stored, error) {
+	held, err := all[snapshot](&pool{dir: dir}, "snapshots")
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Stored, 0, len(held))
+	for _, s := range held {
+		list = append(list, Stored{ID: s.ID, Namespace: s.Claim.Namespace, Claim: s.Claim.Name, Cut: s.Cut})
+	}
+	return list, nil
 }
 
 // ListSnapshots implements CSI: of one snapshot, one volume, or all, in pages.
