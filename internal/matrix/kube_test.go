@@ -3,11 +3,14 @@ package matrix
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -112,6 +115,23 @@ func openInPod(t testing.TB, app, host string) *sql.DB {
 	t.Cleanup(func() { _ = db.Close() })
 	db.SetMaxIdleConns(0) // each ping is one of its own
 	return db
+}
+
+// stored lists the snapshots of the lane's claims that the storage has: one may
+// be there that no object of the cluster tells of.
+func (k *kube) stored() (left []string) {
+	list := json.NewDecoder(strings.NewReader(testcluster.Drive(k.t, "snapshots")))
+	for {
+		var s struct{ ID, Namespace, Claim string }
+		err := list.Decode(&s)
+		if errors.Is(err, io.EOF) {
+			return left
+		}
+		require.NoError(k.t, err)
+		if s.Namespace == k.ns {
+			left = append(left, fmt.Sprintf("stored snapshot %s of claim %s", s.ID, s.Claim))
+		}
+	}
 }
 
 // pod is that of the database; it may not be there.

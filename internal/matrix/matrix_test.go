@@ -138,18 +138,19 @@ func write(t *testing.T, results map[string]map[string]result) {
 	}
 }
 
-// leftovers waits until nothing is left on the cluster that runs made: the
-// compensations are done when a run ends, and the sweep follows.
+// leftovers waits until nothing is left that runs made, on the cluster and in
+// the storage behind it: the compensations are done when a run ends, and the
+// sweep follows.
 func (l *lane) leftovers(t *testing.T) {
 	if l.kube == nil {
 		return
 	}
 	var left []string
 	assert.Eventually(t, func() bool {
-		left = testcluster.Orphans(t, l.kube.Cluster, l.kube.ns)
+		left = append(testcluster.Orphans(t, l.kube.Cluster, l.kube.ns), l.kube.stored()...)
 		return len(left) == 0
 	}, 4*time.Minute, time.Second)
-	assert.Empty(t, left, "left on the cluster")
+	assert.Empty(t, left, "left on the cluster or in its storage")
 }
 
 // trial is one cell in one lane.
