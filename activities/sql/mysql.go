@@ -24,6 +24,7 @@ import (
 type mysql struct {
 	target
 	config *driver.Config
+	within time.Duration // that the server must let a session in
 }
 
 func newMySQL(t target) (*mysql, error) {
@@ -32,7 +33,7 @@ func newMySQL(t target) (*mysql, error) {
 	if c.User == "" {
 		c.User = "root"
 	}
-	c.DBName, c.Timeout = t.name, 10*time.Second
+	c.DBName = t.name
 	c.Logger = log.New(io.Discard, "", 0) // what matters is in the errors
 	c.Net, c.Addr = "tcp", t.address
 	host, _, err := net.SplitHostPort(t.address)
@@ -63,7 +64,7 @@ func newMySQL(t target) (*mysql, error) {
 	default:
 		return nil, fault.New(fault.User, "connect to mysql at %s: the secret's key sslmode is none of disable, prefer, require, verify-ca, verify-full", t.address)
 	}
-	return &mysql{target: t, config: c}, nil
+	return &mysql{target: t, config: c, within: 10 * time.Second}, nil
 }
 
 // dial tries the addresses that the lookup gives, in turn.
@@ -93,9 +94,17 @@ func (m *mysql) open(ctx context.Context) (*mysqlSession, error) {
 	}
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(1)
-	conn, err := db.Conn(ctx)
+	// The driver's own time-out is of the dialling alone: a server that went
+	// away after it would be waited for as long as the context lasts, and a
+	// thaw has better to do.
+	own, cancel := context.WithTimeoutCause(ctx, m.within, fmt.Errorf("the server did not let a session in within %s", m.within))
+	defer cancel()
+	conn, err := db.Conn(own)
 	if err != nil {
 		_ = db.Close()
+		if own.Err() != nil && ctx.Err() == nil {
+			err = context.Cause(own)
+		}
 		kind := fault.Transient
 		var e *driver.MySQLError
 		if errors.As(err, &e) && (e.Number == 1045 || e.Number == 1044 || e.Number == 1049 || e.Number == 1698) {

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -177,4 +178,36 @@ func TestRestoreSQLiteMakesAFileAndRefusesRubbish(t *testing.T) {
 	require.ErrorContains(t, err, "no sound database")
 	_, err = source.Check(path)
 	require.NoError(t, err, "the database is what it was")
+}
+
+// A server that is being taken away may accept a connection and never speak.
+func TestConnectDoesNotWaitForAServerThatIsSilent(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	at := target{address: silent.Addr().String()}
+	const within = 200 * time.Millisecond
+	my, err := newMySQL(at)
+	require.NoError(t, err)
+	my.within = within
+	pg, err := newPostgres(at)
+	require.NoError(t, err)
+	pg.config.ConnectTimeout = within
+	for name, db := range map[string]database{"mysql": my, "postgres": pg} {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan error, 1)
+			go func() {
+				_, err := db.connect(t.Context(), false)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				require.Error(t, err)
+				require.Equal(t, fault.Transient, fault.Of(err), "%v", err)
+				require.ErrorContains(t, err, "connect to "+name+" at "+at.address)
+			case <-time.After(5 * time.Second):
+				t.Fatal("it waits on")
+			}
+		})
+	}
 }
