@@ -127,8 +127,8 @@ func (x *trial) deletePod() {
 // fall has the observer see the database's server go away, until it is back.
 func (x *trial) fall(ping func(context.Context) error, back func() bool) {
 	x.timers.Go(func() {
-		down := x.lane.seen.fall(x.ctx, ping, back)
-		x.lane.t.Logf("the database's server did not answer for %.1fs, which does not count as frozen", down.Seconds())
+		down, before := x.lane.seen.fall(x.ctx, ping, back)
+		x.lane.t.Logf("the database's server did not answer for %.1fs, which does not count as frozen; writers had waited %.1fs before it", down.Seconds(), before.Seconds())
 	})
 }
 

@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,21 +98,32 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return d.DialContext(ctx, network, address)
 }
 
+// soon connects within dead, the handshake included: a server that is locked
+// greets, one that is being taken away may accept a connection and never speak.
+type soon struct{ driver.Connector }
+
+func (s soon) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dead)
+	defer cancel()
+	return s.Connector.Connect(ctx)
+}
+
 // openInPod opens a database whose server may go away without a word.
 func openInPod(t testing.TB, app, host string) *sql.DB {
-	var db *sql.DB
+	var connector driver.Connector
 	if app == "postgres" {
 		cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=5432 user=postgres password=thaw-postgres dbname=postgres sslmode=disable", host))
 		require.NoError(t, err)
 		cfg.DialFunc = dial
-		db = stdlib.OpenDB(*cfg)
+		connector = stdlib.GetConnector(*cfg)
 	} else {
 		cfg := mysql.NewConfig()
 		cfg.User, cfg.Passwd, cfg.DBName, cfg.Net, cfg.Addr, cfg.DialFunc = "root", "thaw-mariadb", "shop", "tcp", host+":3306", dial
-		connector, err := mysql.NewConnector(cfg)
+		var err error
+		connector, err = mysql.NewConnector(cfg)
 		require.NoError(t, err)
-		db = sql.OpenDB(connector)
 	}
+	db := sql.OpenDB(soon{connector})
 	t.Cleanup(func() { _ = db.Close() })
 	db.SetMaxIdleConns(0) // each ping is one of its own
 	return db

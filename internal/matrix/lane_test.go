@@ -197,21 +197,26 @@ func (o *observer) count(now, last time.Time) {
 // fall tells the observer that the cell takes the database's server away, until
 // there is another one (back). What is not counted is the time in which it does
 // not answer a connection of its own: no lock stops that. Before and after it
-// counts as ever, of the new server too. It returns how long that was.
-func (o *observer) fall(ctx context.Context, ping func(context.Context) error, back func() bool) (down time.Duration) {
+// counts as ever, of the new server too. It returns how long that was, and the
+// longest that writers had waited before it.
+func (o *observer) fall(ctx context.Context, ping func(context.Context) error, back func() bool) (down, before time.Duration) {
 	for ctx.Err() == nil {
 		try, cancel := context.WithTimeout(ctx, time.Second)
 		err := ping(try)
 		cancel()
 		// It takes no new sessions then, and has its old ones, with their locks.
 		ending := err != nil && strings.Contains(err.Error(), "shutting down")
-		down += o.answers(err == nil || ending)
+		answers := err == nil || ending
+		down += o.answers(answers)
+		if !answers && down == 0 {
+			before = o.frozen()
+		}
 		if err == nil && back() {
-			return down
+			return down, before
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return down + o.answers(true)
+	return down + o.answers(true), before
 }
 
 // answers takes in whether the server does, and returns how long it did not
