@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -95,10 +96,13 @@ func (x *trial) phase() string {
 }
 
 func fault(args ...string) func(*trial) {
-	return func(x *trial) { x.drive(append([]string{"fault", "--namespace", x.lane.kube.ns}, args...)...) }
+	return func(x *trial) {
+		x.driverFault = strings.TrimSpace(x.drive(append([]string{"fault", "--namespace", x.lane.kube.ns}, args...)...))
+	}
 }
 
-func clear(x *trial) { x.drive("fault", "clear") }
+// clear mends what fault broke, and nothing that others did.
+func clear(x *trial) { x.drive("fault", "clear", x.driverFault) }
 
 // deletePod deletes the pod of the database, and its server with it: it has no
 // time to end in order. The service has no place for it from then on; its

@@ -161,7 +161,9 @@ type trial struct {
 	session string
 	target  plan.Target
 	fault   *testenv.Fault
-	timers  sync.WaitGroup
+	// driverFault is the number of what the CSI driver does wrong.
+	driverFault string
+	timers      sync.WaitGroup
 }
 
 func (l *lane) run(i int, c cell) (r result) {
