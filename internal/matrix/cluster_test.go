@@ -56,11 +56,11 @@ func clusterCells() []cell {
 			x.fault.Go()
 			x.later(x.lane.maxFreeze+slack+time.Second, func() { x.drive("start", "csi-driver") })
 		}},
-		cell{name: "disk full in the cut", point: testenv.Cut, mode: testenv.Before, act: func(x *trial) {
-			var empty atomic.Bool
-			x.fillDisk(empty.Load)
-			x.fault.Go()
-			x.later(10*time.Second, func() { defer empty.Store(true); x.emptyDisk() })
+		cell{name: "database's volume full in the cut", point: testenv.Cut, mode: testenv.Before, act: func(x *trial) {
+			x.runsOut(x.fillVolume, x.emptyVolume)
+		}},
+		cell{name: "node's disk full in the cut", point: testenv.Cut, mode: testenv.Before, act: func(x *trial) {
+			x.runsOut(func() { x.drive("disk", "full") }, func() { x.drive("disk", "free") })
 		}},
 	)
 }
@@ -136,16 +136,25 @@ func (x *trial) fall(ping func(context.Context) error, back func() bool) {
 	})
 }
 
-// fillDisk takes what is left of the database's volume. The server may not
-// survive it: then it starts again when it has room (back), in its own time.
-func (x *trial) fillDisk(back func() bool) {
+// runsOut lets the database run out of space for a while. The server may not
+// survive it: then it starts again when it has room, in its own time.
+func (x *trial) runsOut(fill, empty func()) {
 	k := x.lane.kube
 	pod, err := k.pod(x.ctx)
 	x.must(err)
+	var room atomic.Bool
 	x.fall(openInPod(x.lane.t, k.app, pod.Status.PodIP).PingContext, func() bool {
 		now, err := k.pod(x.ctx)
-		return back() && err == nil && ready(now)
+		return room.Load() && err == nil && ready(now)
 	})
+	fill()
+	x.fault.Go()
+	x.later(10*time.Second, func() { defer room.Store(true); empty() })
+}
+
+// fillVolume takes what is left of the database's volume.
+func (x *trial) fillVolume() {
+	k := x.lane.kube
 	// What is only reserved takes no time; the rest is written.
 	script := `for d in /var/lib/postgresql/data /var/lib/mysql; do
 		mountpoint -q $d || continue # else it is the node that is filled
@@ -159,8 +168,8 @@ func (x *trial) fillDisk(back func() bool) {
 	testcluster.Exec(x.lane.t, k.Cluster, k.ns, k.service+"-0", k.container, script)
 }
 
-// emptyDisk gives it back, from a pod of its own: the server's may not run.
-func (x *trial) emptyDisk() {
+// emptyVolume gives it back, from a pod of its own: the server's may not run.
+func (x *trial) emptyVolume() {
 	k := x.lane.kube
 	pods := k.Kube.CoreV1().Pods(k.ns)
 	pod, err := pods.Create(context.Background(), &corev1.Pod{
