@@ -6,7 +6,8 @@ DB      ?= sqlite
 RELEASE ?= v0.1
 
 # What `make e2e` runs on a cluster, of the packages that there are.
-E2E     ?= ./activities/kube/... ./activities/data/... ./activities/volume/... ./activities/wait/... ./activities/manifest/... ./activities/cluster/... ./internal/clustertest/... ./worker/actionset/...
+# The longest first: they run side by side.
+E2E     ?= ./internal/clustertest/... ./activities/volume/... ./activities/kube/... ./activities/data/... ./worker/actionset/... ./activities/cluster/... ./activities/manifest/... ./activities/wait/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
 .PHONY: help build demo test matrix matrix-cluster bench bench-cluster record cluster cluster-down e2e lint fuzz golden clean FORCE

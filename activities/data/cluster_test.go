@@ -213,7 +213,7 @@ func TestWhatCannotBeMovedIsSaid(t *testing.T) {
 		"give either pod or volumes":                 {"RestoreData", values{"image": "i", "backupArtifactPrefix": "p", "backupTag": "t"}},
 		"give either backupTag or backupIdentifier":  {"RestoreData", values{"image": "i", "backupArtifactPrefix": "p", "pod": "db-0", "backupTag": "t", "backupIdentifier": "i"}},
 		"pod db-7 is not one of the target's":        {"RestoreData", values{"image": "i", "backupArtifactPrefix": "p", "pod": "db-7", "backupTag": "t"}},
-		"there is no repository":                     {"RestoreData", values{"image": "i", "backupArtifactPrefix": "p", "pod": "db-0", "backupTag": "t"}},
+		"there is no repository":                     {"RestoreData", values{"image": "i", "backupArtifactPrefix": "none", "pod": "db-0", "backupTag": "t"}},
 		"give either backupID or backupTag":          {"DeleteData", values{"backupArtifactPrefix": "p"}},
 		"backupInfo: ":                               {"DeleteDataAll", values{"backupArtifactPrefix": "p", "backupInfo": "{"}},
 		"backupInfo has no pod db-0":                 {"RestoreDataAll", values{"image": "i", "backupArtifactPrefix": "p", "backupInfo": "{}"}},

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -145,7 +146,8 @@ func (m *mover) progress(what string) func(repository.Progress) {
 }
 
 func (m *mover) save(ctx context.Context) (out map[string]string, err error) {
-	err = m.with(ctx, m.q.Repository, true, func(r *repository.Repository) error {
+	_, missing := os.Lstat(m.q.Path)
+	err = m.with(ctx, m.q.Repository, missing == nil, func(r *repository.Repository) error {
 		if had, err := r.Find(ctx, "", m.q.Tag); err == nil {
 			m.log.Info("an earlier attempt saved it", "snapshot", had.ID)
 			out = saved(had)
@@ -166,6 +168,9 @@ func (m *mover) save(ctx context.Context) (out map[string]string, err error) {
 		out = saved(s)
 		return nil
 	})
+	if missing != nil && errors.Is(err, repository.ErrNone) { // and none is made for nothing
+		return nil, fault.New(fault.User, "nothing to save: %w", missing)
+	}
 	return out, err
 }
 

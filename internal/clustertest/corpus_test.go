@@ -51,6 +51,7 @@ spec:
 
 // Kanister's own blueprint runs unmodified: backup, restore, delete.
 func TestCSISnapshotOfTheCorpus(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	text := corpus(t, "csi-snapshot/csi-snapshot-blueprint.yaml")
 	s.apply(s.ns, dropletClasses, timeLogger)

@@ -76,6 +76,7 @@ func (s *scene) clean() {
 // Kanister's first example, as it is: files of a running pod to an object store
 // and back.
 func TestTimeLogOfTheCorpus(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	text := corpus(t, "time-log/time-log-blueprint.yaml")
 	store, profile := s.store()
@@ -105,6 +106,7 @@ func TestTimeLogOfTheCorpus(t *testing.T) {
 // The session between the start and the stop of a backup is in a pod that the
 // blueprint makes, and its deferPhase, which has no name, takes away.
 func TestPostgresStartStopOfTheCorpus(t *testing.T) {
+	t.Parallel()
 	s := newScene(t)
 	text := corpus(t, "postgres/postgres-start-stop-blueprint.yaml")
 	store, profile := s.store()
@@ -160,6 +162,7 @@ func TestDumpsOfTheCorpus(t *testing.T) {
 		{"redis", "redis/redis-blueprint.yaml", redis, strings.NewReplacer("<registry>/<account_name>/redis-tools:<tag_name>", "thaw.dev/test/redis-tools:1"), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := newScene(t)
 			text, manifests := corpus(t, c.blueprint), c.app.manifests(t)
 			if c.edit != nil {
