@@ -80,7 +80,7 @@ ifeq ($(KUBECONFIG),)
 	cd deploy/cluster && THAW_REQUIRE_CLUSTER=1 $(GO) test -p 1 -count=1 -timeout 30m ./...
 	@bin/thaw-cluster up
 endif
-	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_REQUIRE_STORES=1 $(GO) test -p 3 -count=1 -timeout 60m $(E2E_THERE))
+	$(if $(E2E_THERE),KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_REQUIRE_STORES=1 $(GO) test -p 5 -count=1 -timeout 60m $(E2E_THERE))
 
 matrix-cluster: bin/thaw-server bin/thaw-cluster ## the failure matrix on the cluster that is up, with what may go wrong there besides
 	@KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_MATRIX=cluster THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix-cluster.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 80m; \
