@@ -6,11 +6,11 @@ import (
 	"strings"
 
 	"thaw/activities/cluster"
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/render"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 // profile reads a location profile and its credentials: Kanister's resource

@@ -12,10 +12,10 @@ import (
 
 	"thaw/activities/cluster"
 	"thaw/activities/function"
-	"thaw/activities/location"
 	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
+	"thaw/internal/location"
 )
 
 const family = "data"

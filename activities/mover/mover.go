@@ -17,10 +17,10 @@ import (
 	"strconv"
 	"strings"
 
-	"thaw/activities/location"
 	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 // What a request asks for.

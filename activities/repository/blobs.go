@@ -12,8 +12,8 @@ import (
 
 	"github.com/kopia/kopia/repo/blob"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
+	"thaw/internal/location"
 )
 
 // blobs is Kopia's storage on a location. A blob is the object <prefix>/<id>,

@@ -19,8 +19,8 @@ import (
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/maintenance"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
+	"thaw/internal/location"
 )
 
 // ErrNone is wrapped where there is no repository at the prefix.

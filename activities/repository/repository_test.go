@@ -16,9 +16,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 func store(t *testing.T) (location.Store, string) {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
+	"thaw/internal/location"
 )
 
 func chronicle() *cobra.Command {

@@ -17,9 +17,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"thaw/activities/kando"
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 // stdio is the argument that stands for the standard input or output.

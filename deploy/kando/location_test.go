@@ -12,8 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/location"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 	"thaw/internal/teststore"
 )
 

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"thaw/activities/kando"
-	"thaw/activities/location"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 	"thaw/internal/teststore"
 )
 

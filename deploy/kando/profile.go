@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 // parseProfile reads a location profile as `{{ toJson .Profile }}` writes it:

@@ -16,10 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"thaw/activities/location"
 	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 // defaultConfig is where Kanister's functions leave the configuration of Kopia.

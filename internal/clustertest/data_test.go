@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"thaw/activities/location"
 	"thaw/blueprints/plan"
+	"thaw/internal/location"
 	"thaw/internal/testcluster"
 	"thaw/internal/teststore"
 )

@@ -5,9 +5,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
+	"thaw/internal/location"
 )
 
 // A Secret is typed by hand: whatever is in it, what comes of it is a profile

@@ -9,8 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/location"
 	"thaw/blueprints/fault"
+	"thaw/internal/location"
 	"thaw/internal/teststore"
 )
 
