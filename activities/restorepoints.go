@@ -56,7 +56,7 @@ func (e *Engine) Forget(_ context.Context, ref plan.RestorePointRef) error {
 func (e *Engine) readRestorePoint(from, location string) (*plan.RestorePoint, error) {
 	dir := from
 	if !filepath.IsAbs(from) {
-		if !validID.MatchString(from) {
+		if !plan.ValidRestorePointID(from) {
 			return nil, fault.New(fault.User, "from %q: want the id of a restore point, or an absolute path", from)
 		}
 		dir = filepath.Join(location, from)
@@ -78,10 +78,7 @@ func (e *Engine) readRestorePoint(from, location string) (*plan.RestorePoint, er
 	return rp, nil
 }
 
-var (
-	validID = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
-	notID   = regexp.MustCompile(`[^a-z0-9]+`)
-)
+var notID = regexp.MustCompile(`[^a-z0-9]+`)
 
 // restorePointID is readable, sorts by time, and is the same in every attempt
 // of one run.

@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -37,7 +38,21 @@ type RestorePoint struct {
 	// Skipped phases with who and why: a restore point made around a fault
 	// says so.
 	Skipped []PhaseRecord `json:"skipped,omitempty"`
+	// Files are those beside the record in a location.
+	Files []File `json:"files,omitempty"`
 }
+
+// File of a restore point.
+type File struct {
+	Name   string `json:"name"`   // path from the record's directory, with slashes
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // in hexadecimal digits
+}
+
+var validRestorePointID = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
+
+// ValidRestorePointID reports whether a text can be the id of one.
+func ValidRestorePointID(id string) bool { return validRestorePointID.MatchString(id) }
 
 // RestorePointFile is the record's name in its directory.
 const RestorePointFile = "restorepoint.json"

@@ -1,0 +1,179 @@
+// Package points keeps restore points in a location, so that they are found
+// with everything else lost. A restore point there is a directory of files, and
+// a record which names each with its size and checksum; the record is written
+// last, and then an entry of the index, whose name says what a list shows.
+// Start with Publish and List.
+package points
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+	"thaw/internal/location"
+)
+
+const (
+	root  = "restorepoints"
+	index = "restorepoints-index"
+	// recordLimit bounds what is read of a record.
+	recordLimit = 64 << 20
+)
+
+// Entry is what the index says of a restore point, without reading it.
+type Entry struct {
+	ID          string    `json:"id"`
+	Target      string    `json:"target"`
+	Blueprint   string    `json:"blueprint"`
+	Consistent  bool      `json:"consistent"`
+	CompletedAt time.Time `json:"completedAt"`
+}
+
+func entryOf(rp *plan.RestorePoint) Entry {
+	return Entry{ID: rp.ID, Target: rp.Target.Key(), Blueprint: rp.Blueprint, Consistent: rp.Consistent, CompletedAt: rp.CompletedAt.UTC().Truncate(time.Second)}
+}
+
+const (
+	stamp = "20060102T150405Z"
+	// partLimit is what a part of a name has at most: a file system takes 255.
+	partLimit = 200
+)
+
+// name is that of the entry: a list in the order of names is one in the order
+// of time.
+func (e Entry) name() string {
+	word := "inconsistent"
+	if e.Consistent {
+		word = "consistent"
+	}
+	return path.Join(index, e.CompletedAt.UTC().Format(stamp), e.ID, part(e.Target), part(e.Blueprint), word)
+}
+
+// part makes a text one part of a name. One that is too long is cut: the record
+// has it whole.
+func part(text string) string {
+	text = "_" + url.QueryEscape(text) // never empty, nor dots alone
+	if len(text) > partLimit {
+		text = text[:partLimit]
+		if i := strings.LastIndexByte(text, '%'); i > partLimit-3 { // half an escape
+			text = text[:i]
+		}
+	}
+	return text
+}
+
+func unpart(text string) string {
+	s, err := url.QueryUnescape(strings.TrimPrefix(text, "_"))
+	if err != nil {
+		return text
+	}
+	return s
+}
+
+func parse(name string) (Entry, bool) {
+	parts := strings.Split(strings.TrimPrefix(name, index+"/"), "/")
+	if len(parts) != 5 {
+		return Entry{}, false
+	}
+	at, err := time.Parse(stamp, parts[0])
+	if err != nil || parts[4] != "consistent" && parts[4] != "inconsistent" {
+		return Entry{}, false
+	}
+	return Entry{ID: parts[1], Target: unpart(parts[2]), Blueprint: unpart(parts[3]), Consistent: parts[4] == "consistent", CompletedAt: at}, true
+}
+
+// List returns the entries of the index, the oldest first. It reads no restore
+// point.
+func List(ctx context.Context, s location.Store) ([]Entry, error) {
+	list := []Entry{}
+	err := s.List(ctx, index+"/", func(o location.Object) error {
+		if e, ok := parse(o.Name); ok {
+			list = append(list, e)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list restore points: %w", err)
+	}
+	return list, nil
+}
+
+func at(id string, elem ...string) string {
+	return path.Join(append([]string{root, id}, elem...)...)
+}
+
+// Read returns the record of a restore point. Errors: location.ErrNotFound
+// (fault.User) where there is none of that id.
+func Read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint, error) {
+	rp, err := read(ctx, s, id)
+	switch {
+	case errors.Is(err, location.ErrNotFound):
+		return nil, fault.New(fault.User, "restore point %q: %s has none of that id; list what there is with: thaw restorepoint list (%w)", id, s, location.ErrNotFound)
+	case err != nil:
+		return nil, fmt.Errorf("restore point %q: %w", id, err)
+	}
+	return rp, nil
+}
+
+func read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint, error) {
+	if !plan.ValidRestorePointID(id) {
+		return nil, fault.New(fault.User, "it is no id: want lower-case letters, digits, dots and dashes")
+	}
+	r, err := s.Get(ctx, at(id, plan.RestorePointFile), 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }()
+	b, err := io.ReadAll(io.LimitReader(r, recordLimit))
+	if err != nil {
+		return nil, err
+	}
+	rp, err := plan.ParseRestorePoint(b)
+	if err != nil {
+		return nil, fault.New(fault.User, "%s: %w", at(id, plan.RestorePointFile), err)
+	}
+	if rp.ID != id {
+		return nil, fault.New(fault.User, "%s is of %q: it was put there by hand", at(id, plan.RestorePointFile), rp.ID)
+	}
+	return rp, nil
+}
+
+// write writes the record, and its entry.
+func write(ctx context.Context, s location.Store, rp *plan.RestorePoint) error {
+	b, err := json.MarshalIndent(rp, "", "  ")
+	if err != nil {
+		return fault.New(fault.Permanent, "%w", err)
+	}
+	b = append(b, '\n')
+	for _, o := range []struct {
+		name    string
+		content []byte
+	}{{at(rp.ID, plan.RestorePointFile), b}, {entryOf(rp).name(), nil}} {
+		if _, err := s.Put(ctx, o.name, bytes.NewReader(o.content), location.PutOptions{Size: int64(len(o.content))}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete removes a restore point and its files; the data that it names by its
+// artifacts is another's. Its entry goes first: what a list shows is whole. It
+// is content where there is nothing.
+func Delete(ctx context.Context, s location.Store, e Entry, note func(string)) error {
+	if err := s.Delete(ctx, e.name()); err != nil {
+		return fmt.Errorf("restore point %q: %w", e.ID, err)
+	}
+	if _, err := location.Remove(ctx, s, at(e.ID), note); err != nil {
+		return fmt.Errorf("restore point %q: %w", e.ID, err)
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package points
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+	"thaw/blueprints/templates"
+	"thaw/internal/location"
+	"thaw/internal/teststore"
+)
+
+var quiet = func(string) {}
+
+func open(t *testing.T, p templates.Profile) location.Store {
+	s, err := location.Open(t.Context(), p)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func point(t *testing.T, id string, files map[string]string) plan.RestorePoint {
+	rp := plan.RestorePoint{
+		APIVersion: plan.RestorePointVersion, ID: id, Directory: t.TempDir(), Blueprint: "sqlite", Consistent: true,
+		Target: plan.Target{Kind: "sqlite", Name: "/data/shop.db"}, CompletedAt: time.Date(2026, 11, 25, 10, 46, 18, 7, time.UTC),
+	}
+	for name, text := range files {
+		file := filepath.Join(rp.Directory, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	}
+	return rp
+}
+
+func names(t *testing.T, s location.Store) (all []string) {
+	require.NoError(t, s.List(t.Context(), "", func(o location.Object) error { all = append(all, o.Name); return nil }))
+	return all
+}
+
+func TestARestorePointGoesAndComesBack(t *testing.T) {
+	for name, profile := range map[string]func(testing.TB) templates.Profile{"s3": teststore.S3, "gcs": teststore.GCS, "directory": teststore.Directory} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, profile(t))
+			files := map[string]string{"archive.tar": strings.Repeat("x", 100_000), "members/a/restorepoint.json": "{}", "empty": ""}
+			rp := point(t, "shop-1", files)
+			require.NoError(t, os.WriteFile(filepath.Join(rp.Directory, plan.RestorePointFile), []byte("old"), 0o600))
+			for range 2 { // it may be repeated
+				done, err := Publish(t.Context(), s, rp, quiet)
+				require.NoError(t, err)
+				require.Len(t, done.Files, 3)
+				require.Empty(t, done.Directory)
+			}
+			list, err := List(t.Context(), s)
+			require.NoError(t, err)
+			require.Equal(t, []Entry{{ID: "shop-1", Target: rp.Target.Key(), Blueprint: "sqlite", Consistent: true, CompletedAt: time.Date(2026, 11, 25, 10, 46, 18, 0, time.UTC)}}, list)
+
+			dir := filepath.Join(t.TempDir(), "new")
+			got, err := Fetch(t.Context(), s, "shop-1", dir, quiet)
+			require.NoError(t, err)
+			require.Equal(t, dir, got.Directory)
+			for name, text := range files {
+				b, err := os.ReadFile(filepath.Join(dir, name))
+				require.NoError(t, err)
+				require.Equal(t, text, string(b))
+			}
+			require.NoError(t, Verify(t.Context(), s, "shop-1", quiet))
+
+			_, err = s.Put(t.Context(), "restorepoints/shop-1/archive.tar", strings.NewReader("y"), location.PutOptions{})
+			require.NoError(t, err)
+			require.NoError(t, s.Delete(t.Context(), "restorepoints/shop-1/empty"))
+			err = Verify(t.Context(), s, "shop-1", quiet)
+			require.ErrorContains(t, err, "archive.tar is damaged: it has 1 bytes")
+			require.ErrorContains(t, err, `restorepoints/shop-1/empty`, "all that is wrong")
+			require.Equal(t, fault.Permanent, fault.Of(err))
+			_, err = Fetch(t.Context(), s, "shop-1", filepath.Join(t.TempDir(), "other"), quiet)
+			require.ErrorContains(t, err, "damaged")
+
+			for range 2 {
+				require.NoError(t, Delete(t.Context(), s, list[0], quiet))
+			}
+			require.Empty(t, names(t, s))
+			_, err = Read(t.Context(), s, "shop-1")
+			require.ErrorIs(t, err, location.ErrNotFound)
+			require.Equal(t, fault.User, fault.Of(err))
+		})
+	}
+}
+
+// What is not whole is in no list.
+func TestACutInTheMiddleLeavesNothingInTheList(t *testing.T) {
+	server := teststore.StartS3(t, teststore.S3Options{})
+	s := open(t, server.Profile)
+	rp := point(t, "shop-1", map[string]string{"a": strings.Repeat("x", 1<<20), "b": strings.Repeat("y", 1<<20)})
+	server.Line.CutAfter(1 << 20)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := Publish(ctx, s, rp, quiet)
+	require.Error(t, err)
+	require.Equal(t, fault.Transient, fault.Of(err))
+	server.Line.Mend()
+	list, err := List(t.Context(), s)
+	require.NoError(t, err)
+	require.Empty(t, list)
+	_, err = Publish(t.Context(), s, rp, quiet)
+	require.NoError(t, err)
+	require.NoError(t, Verify(t.Context(), s, "shop-1", quiet))
+}
+
+func TestAListReadsNoRestorePoint(t *testing.T) {
+	s := open(t, teststore.Directory(t))
+	var want []Entry
+	for i := range 30 {
+		e := Entry{
+			ID: fmt.Sprintf("p-%02d", i), Consistent: i%2 == 0, Blueprint: strings.Repeat("é", i*10), CompletedAt: time.Date(2026, 1, 1, i, 0, 0, 0, time.UTC),
+			Target: []string{"", ".", "..", "sqlite:/data/a b%c.db", "statefulset:ns:db"}[i%5],
+		}
+		_, err := s.Put(t.Context(), e.name(), bytes.NewReader(nil), location.PutOptions{})
+		require.NoError(t, err)
+		want = append(want, e)
+	}
+	list, err := List(t.Context(), s)
+	require.NoError(t, err)
+	require.Len(t, list, len(want))
+	for i, e := range list {
+		require.True(t, strings.HasPrefix(want[i].Blueprint, e.Blueprint), "a long one is cut")
+		require.GreaterOrEqual(t, len(e.Blueprint), min(len(want[i].Blueprint), 60))
+		e.Blueprint = want[i].Blueprint
+		require.Equal(t, want[i], e)
+	}
+}
+
+func TestARecordThatWasChangedIsRefused(t *testing.T) {
+	s := open(t, teststore.Directory(t))
+	put := func(id, text string) {
+		_, err := s.Put(t.Context(), at(id, plan.RestorePointFile), strings.NewReader(text), location.PutOptions{})
+		require.NoError(t, err)
+	}
+	put("a", `{"apiVersion":"`+plan.RestorePointVersion+`","id":"b"}`)
+	_, err := Read(t.Context(), s, "a")
+	require.ErrorContains(t, err, `is of "b"`)
+	put("c", `{"apiVersion":"thaw.dev/restorepoint/v9","id":"c"}`)
+	_, err = Read(t.Context(), s, "c")
+	require.ErrorContains(t, err, "v9")
+	put("d", `{"apiVersion":"`+plan.RestorePointVersion+`","id":"d","files":[{"name":"../../etc/passwd","size":0,"sha256":""}]}`)
+	_, err = Fetch(t.Context(), s, "d", t.TempDir(), quiet)
+	require.ErrorContains(t, err, "leaves its directory")
+	_, err = Read(t.Context(), s, "../a")
+	require.ErrorContains(t, err, "no id")
+}
+
+func FuzzEntry(f *testing.F) {
+	f.Add("sqlite:/data/shop.db", "sqlite")
+	f.Add("..", "%")
+	f.Fuzz(func(t *testing.T, target, blueprint string) {
+		e := Entry{ID: "a", Target: target, Blueprint: blueprint, CompletedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+		name := e.name()
+		got, ok := parse(name)
+		require.True(t, ok, name)
+		require.Equal(t, name, got.name(), "a name names the same again")
+		for p := range strings.SplitSeq(name, "/") {
+			require.LessOrEqual(t, len(p), 255)
+			require.NotContains(t, []string{"", ".", ".."}, p)
+		}
+	})
+}

@@ -1,0 +1,152 @@
+package points
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
+	"thaw/internal/location"
+)
+
+// Publish copies a restore point from its directory to a location: its files,
+// then its record, with the files' sums, then its entry. It returns the record.
+// It may be repeated; until the entry is there, no list shows it.
+func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note func(string)) (*plan.RestorePoint, error) {
+	dir := rp.Directory
+	rp.Directory, rp.Files = "", nil
+	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		if name = filepath.ToSlash(name); name == plan.RestorePointFile {
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			return fault.New(fault.User, "%s is neither a file nor a directory: a location keeps files", name)
+		}
+		f, err := put(ctx, s, rp.ID, name, file)
+		if err == nil {
+			rp.Files = append(rp.Files, f)
+			note("published " + name)
+		}
+		return err
+	})
+	if err == nil {
+		err = write(ctx, s, &rp)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("publish restore point %q to %s: %w", rp.ID, s, err)
+	}
+	return &rp, nil
+}
+
+func put(ctx context.Context, s location.Store, id, name, file string) (f plan.File, err error) {
+	in, err := os.Open(file)
+	if err != nil {
+		return f, fault.New(fault.Permanent, "%w", err)
+	}
+	defer func() { _ = in.Close() }()
+	sum := sha256.New()
+	o, err := s.Put(ctx, at(id, name), io.TeeReader(in, sum), location.PutOptions{})
+	return plan.File{Name: name, Size: o.Size, SHA256: hex.EncodeToString(sum.Sum(nil))}, err
+}
+
+// Fetch copies a restore point into a directory, which it makes, and checks
+// what it copies against the record. The directory's own record is written
+// last: while it is missing, the copy is not whole.
+func Fetch(ctx context.Context, s location.Store, id, dir string, note func(string)) (*plan.RestorePoint, error) {
+	rp, err := Read(ctx, s, id)
+	if err != nil {
+		return nil, err
+	}
+	rp.Directory = dir
+	for _, f := range rp.Files {
+		if err := fetch(ctx, s, id, f, dir); err != nil {
+			return nil, fmt.Errorf("fetch restore point %q from %s: %w", id, s, err)
+		}
+		note("fetched " + f.Name)
+	}
+	return rp, nil
+}
+
+func fetch(ctx context.Context, s location.Store, id string, f plan.File, dir string) (err error) {
+	if !filepath.IsLocal(f.Name) {
+		return fault.New(fault.User, "the record names %q, which leaves its directory: somebody changed it", f.Name)
+	}
+	target := filepath.Join(dir, filepath.FromSlash(f.Name))
+	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
+		return fault.New(fault.Permanent, "%w", err)
+	}
+	out, err := os.CreateTemp(filepath.Dir(target), ".fetch-*")
+	if err != nil {
+		return fault.New(fault.Permanent, "%w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(out.Name()))
+		}
+	}()
+	err = check(ctx, s, id, f, out)
+	if err == nil {
+		err = out.Sync()
+	}
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), target)
+}
+
+// check reads a file of a restore point, and compares it with the record.
+func check(ctx context.Context, s location.Store, id string, f plan.File, to io.Writer) error {
+	r, err := s.Get(ctx, at(id, f.Name), 0, -1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	var sum hash.Hash = sha256.New()
+	n, err := io.Copy(io.MultiWriter(to, sum), r)
+	if err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); n != f.Size || got != f.SHA256 {
+		return fault.New(fault.Permanent, "%s is damaged: it has %d bytes with the SHA-256 %s; the record says %d and %s; restore another restore point", f.Name, n, got, f.Size, f.SHA256)
+	}
+	return nil
+}
+
+// Verify reads back every file of a restore point, and says all that is wrong.
+func Verify(ctx context.Context, s location.Store, id string, note func(string)) error {
+	rp, err := Read(ctx, s, id)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, f := range rp.Files {
+		err := check(ctx, s, id, f, io.Discard)
+		switch {
+		case err == nil:
+			note("verified " + f.Name)
+		case fault.Of(err) == fault.Transient, ctx.Err() != nil:
+			return fmt.Errorf("verify restore point %q: %w", id, err)
+		default:
+			wrong = append(wrong, err)
+		}
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return fault.New(fault.Permanent, "restore point %q is damaged:\n%w", id, err)
+	}
+	return nil
+}
