@@ -92,6 +92,7 @@ func (e *Engine) Register(r Registry) {
 	for name, f := range map[string]any{
 		plan.ActivityPlan: e.Plan, plan.ActivityCall: e.Call, plan.ActivityFreeze: e.Freeze, plan.ActivityThaw: e.Thaw,
 		plan.ActivityWatch: e.Watch, plan.ActivityArtifacts: e.Artifacts, plan.ActivityRecord: e.Record, plan.ActivityForget: e.Forget,
+		plan.ActivityFetch: e.Fetch, plan.ActivityPublish: e.Publish, plan.ActivityUnpublish: e.Unpublish,
 		plan.ActivityPlanApplication: e.PlanApplication, plan.ActivityPlanRestore: e.PlanRestore,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})

@@ -141,10 +141,10 @@ func inherit(req *plan.Request, from *plan.RestorePoint) {
 
 func (e *Engine) restorePointOf(in plan.PlanInput, from *plan.RestorePoint, location string) plan.RestorePointRef {
 	if from != nil {
-		return plan.RestorePointRef{ID: from.ID, Directory: from.Directory, Consistent: from.Consistent}
+		return plan.RestorePointRef{ID: from.ID, Directory: from.Directory, Consistent: from.Consistent, Profile: from.Profile}
 	}
 	id := restorePointID(in.Request.Target, in.Time, in.Run)
-	return plan.RestorePointRef{ID: id, Directory: filepath.Join(location, id)}
+	return plan.RestorePointRef{ID: id, Directory: filepath.Join(location, id), Profile: in.Request.Profile}
 }
 
 // blueprint finds the text of the request's blueprint: given in full, in the

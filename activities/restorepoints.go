@@ -74,7 +74,7 @@ func (e *Engine) readRestorePoint(from, location string) (*plan.RestorePoint, er
 	if err != nil {
 		return nil, fault.New(fault.User, "restore point %s: %w", file, err)
 	}
-	rp.Directory = filepath.Dir(file) // it may have been moved or mounted elsewhere
+	rp.Relocate(filepath.Dir(file)) // it may have been moved or mounted elsewhere
 	return rp, nil
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,40 +14,102 @@ import (
 	"github.com/spf13/cobra"
 
 	"thaw/blueprints/plan"
+	store "thaw/internal/location"
+	"thaw/internal/points"
 )
 
 func restorePointCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "restorepoint", Aliases: []string{"rp"}, Short: "List and show restore points of a location"}
-	var location string
+	cmd := &cobra.Command{
+		Use: "restorepoint", Aliases: []string{"rp"}, Short: "List, show and verify restore points of a location",
+		Long: `List, show and verify the restore points of a location: a directory, or, with
+--profile, what a location profile leads to. Neither Temporal, nor a cluster, nor a
+worker is asked.`,
+		Example: `  thaw restorepoint list --location /backups
+  thaw restorepoint list --profile /etc/thaw/secrets/s3
+  thaw restorepoint verify --profile /etc/thaw/secrets/s3 shop-db-20261125t101500z-1b2c3d4e`,
+	}
+	var location, profile string
+	cmd.PersistentFlags().StringVar(&profile, "profile", "", "folder of a location profile, with a file for each key (docs/locations.md)")
 	cmd.PersistentFlags().StringVar(&location, "location", defaultLocation(), "directory of restore points (default: $THAW_LOCATION, or that of thaw dev)")
 	list := &cobra.Command{Use: "list", Short: "List restore points, newest first", Args: cobra.NoArgs}
 	var o output
 	o.flag(list)
 	list.RunE = func(cmd *cobra.Command, _ []string) error {
-		points, err := readRestorePoints(location)
+		if profile != "" {
+			return at(cmd.Context(), profile, func(s store.Store) error {
+				list, err := points.List(cmd.Context(), s)
+				if err != nil {
+					return err
+				}
+				slices.Reverse(list)
+				return o.print(cmd.OutOrStdout(), list, func(w io.Writer) { tableOf(w, list) })
+			})
+		}
+		list, err := readRestorePoints(location)
 		if err != nil {
 			return err
 		}
-		return o.print(cmd.OutOrStdout(), points, func(w io.Writer) {
-			rows := make([][]string, len(points))
-			for i, p := range points {
-				rows[i] = []string{p.ID, p.Target.Key(), p.Blueprint, fmt.Sprint(p.Consistent), p.CompletedAt.Format(time.RFC3339)}
+		return o.print(cmd.OutOrStdout(), list, func(w io.Writer) {
+			entries := make([]points.Entry, len(list))
+			for i := range list {
+				entries[i] = points.EntryOf(&list[i])
 			}
-			table(w, []string{"RESTORE POINT", "TARGET", "BLUEPRINT", "CONSISTENT", "COMPLETED"}, rows)
+			tableOf(w, entries)
 		})
 	}
 	show := &cobra.Command{Use: "show RESTOREPOINT", Short: "Show a restore point with the proof of its freeze", Args: exactly(1, "RESTOREPOINT")}
 	so := output{format: "yaml"}
 	show.Flags().StringVarP(&so.format, "output", "o", "yaml", "json or yaml")
 	show.RunE = func(cmd *cobra.Command, args []string) error {
+		if profile != "" {
+			return at(cmd.Context(), profile, func(s store.Store) error {
+				p, err := points.Read(cmd.Context(), s, args[0])
+				if err != nil {
+					return err
+				}
+				return so.print(cmd.OutOrStdout(), p, nil)
+			})
+		}
 		p, err := readRestorePoint(filepath.Join(location, args[0], plan.RestorePointFile))
 		if err != nil {
 			return err
 		}
 		return so.print(cmd.OutOrStdout(), p, nil)
 	}
-	cmd.AddCommand(list, show)
+	verify := &cobra.Command{
+		Use: "verify RESTOREPOINT", Short: "Read back every file of a restore point in a location profile, and check it", Args: exactly(1, "RESTOREPOINT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if profile == "" {
+				return usagef("say where: --profile FOLDER; in a directory, run the blueprint's verify action")
+			}
+			return at(cmd.Context(), profile, func(s store.Store) error {
+				return points.Verify(cmd.Context(), s, args[0], func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) })
+			})
+		},
+	}
+	cmd.AddCommand(list, show, verify)
 	return cmd
+}
+
+func tableOf(w io.Writer, list []points.Entry) {
+	rows := make([][]string, len(list))
+	for i, e := range list {
+		rows[i] = []string{e.ID, e.Target, e.Blueprint, fmt.Sprint(e.Consistent), e.CompletedAt.Format(time.RFC3339)}
+	}
+	table(w, []string{"RESTORE POINT", "TARGET", "BLUEPRINT", "CONSISTENT", "COMPLETED"}, rows)
+}
+
+// at opens the location that a folder's profile leads to.
+func at(ctx context.Context, folder string, use func(store.Store) error) error {
+	p, err := store.FromFolder(folder)
+	if err != nil {
+		return fmt.Errorf("--profile %s: %w", folder, err)
+	}
+	s, err := store.Open(ctx, p)
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(s), s.Close())
 }
 
 func defaultLocation() string {

@@ -82,6 +82,13 @@ func quick(t plan.Target, summary string) workflow.ActivityOptions {
 	return o
 }
 
+// moving are the options of what moves a restore point's files.
+func moving(t plan.Target, summary string) workflow.ActivityOptions {
+	o := quick(t, summary)
+	o.StartToCloseTimeout, o.HeartbeatTimeout = 24*time.Hour, callHeartbeat
+	return o
+}
+
 func base(t plan.Target, summary string) workflow.ActivityOptions {
 	return workflow.ActivityOptions{TaskQueue: t.TaskQueue, Summary: summary}
 }

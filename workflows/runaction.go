@@ -86,6 +86,9 @@ func newAction(ctx workflow.Context, req plan.Request) (*action, error) {
 }
 
 func (a *action) run(ctx workflow.Context) (*plan.Outcome, error) {
+	if err := a.fetch(ctx); err != nil {
+		return nil, a.final(err)
+	}
 	if err := a.makePlan(ctx); err != nil {
 		return nil, a.final(err)
 	}
@@ -127,6 +130,16 @@ func (a *action) work(ctx workflow.Context) error {
 		return err
 	}
 	return a.walk(ctx, a.plan.Verify)
+}
+
+// fetch has the target's worker fetch the restore point that the run works on,
+// where the request names the profile of its location.
+func (a *action) fetch(ctx workflow.Context) error {
+	if a.req.From == "" || a.req.Profile == nil || workflow.GetVersion(ctx, "fetch", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	ctx = workflow.WithActivityOptions(ctx, moving(a.req.Target, "fetch "+a.req.From))
+	return workflow.ExecuteActivity(ctx, plan.ActivityFetch, plan.FetchInput{From: a.req.From, Location: a.req.Location, Profile: *a.req.Profile}).Get(ctx, nil)
 }
 
 // makePlan asks a worker that serves the target for the plan, and takes in
@@ -183,6 +196,12 @@ func (a *action) outcome() *plan.Outcome {
 // restore point's data takes its record away, so that nobody counts on it.
 func (a *action) record(ctx workflow.Context) error {
 	if a.plan.Action == actionDelete && a.req.From != "" {
+		if a.plan.Scope.RestorePoint.Profile != nil {
+			out := workflow.WithActivityOptions(ctx, moving(a.plan.Target, "unpublish "+a.plan.Scope.RestorePoint.ID))
+			if err := workflow.ExecuteActivity(out, plan.ActivityUnpublish, a.plan.Scope.RestorePoint).Get(ctx, nil); err != nil {
+				return err
+			}
+		}
 		ctx = workflow.WithActivityOptions(ctx, quick(a.plan.Target, "forget "+a.plan.Scope.RestorePoint.ID))
 		return workflow.ExecuteActivity(ctx, plan.ActivityForget, a.plan.Scope.RestorePoint).Get(ctx, nil)
 	}
@@ -214,6 +233,16 @@ func (a *action) record(ctx workflow.Context) error {
 	ctx = workflow.WithActivityOptions(ctx, quick(a.plan.Target, "restore point "+rp.ID))
 	if err := workflow.ExecuteActivity(ctx, plan.ActivityRecord, rp).Get(ctx, &rp); err != nil {
 		return err
+	}
+	if a.plan.Scope.RestorePoint.Profile != nil {
+		out := workflow.WithActivityOptions(ctx, moving(a.plan.Target, "publish "+rp.ID))
+		if err := workflow.ExecuteActivity(out, plan.ActivityPublish, rp).Get(ctx, nil); err != nil {
+			// It is not where it was asked for: there is none.
+			if ferr := workflow.ExecuteActivity(ctx, plan.ActivityForget, a.plan.Scope.RestorePoint).Get(ctx, nil); ferr != nil {
+				a.left = append(a.left, "restore point "+rp.ID)
+			}
+			return err
+		}
 	}
 	a.restorePoint = &rp
 	return nil

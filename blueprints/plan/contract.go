@@ -12,6 +12,9 @@ const (
 	ActivityArtifacts = "Artifacts" // ArtifactsInput -> map[string]Artifact
 	ActivityRecord    = "Record"    // RestorePoint -> RestorePoint
 	ActivityForget    = "Forget"    // RestorePointRef -> nothing; its data is gone already
+	ActivityFetch     = "Fetch"     // FetchInput -> nothing; a restore point comes from its location
+	ActivityPublish   = "Publish"   // RestorePoint -> nothing; it is in its location besides
+	ActivityUnpublish = "Unpublish" // RestorePointRef -> nothing; it is there no more
 
 	ActivityPlanApplication = "PlanApplication" // ApplicationInput -> PlanOutput
 	ActivityPlanRestore     = "PlanRestore"     // RestoreInput -> PlanOutput

@@ -192,6 +192,15 @@ type RestorePointRef struct {
 	Directory string `json:"directory,omitempty"`
 	// Consistent as it was recorded; false for one being made.
 	Consistent bool `json:"consistent,omitempty"`
+	// Profile of the location that keeps it besides, by reference; nil: none.
+	Profile *Reference `json:"profile,omitempty"`
+}
+
+// FetchInput says which restore point to fetch to its target's worker.
+type FetchInput struct {
+	From     string    `json:"from"`
+	Location string    `json:"location,omitempty"` // directory; the worker's where it is empty
+	Profile  Reference `json:"profile"`
 }
 
 // Phase is one step: a call of a function, or a freeze.

@@ -3,7 +3,9 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -67,6 +69,26 @@ func ParseRestorePoint(b []byte) (*RestorePoint, error) {
 		return nil, fmt.Errorf("its version is %q; this release reads %s", rp.APIVersion, RestorePointVersion)
 	}
 	return &rp, nil
+}
+
+// Relocate takes in that the restore point's files are in another directory
+// than where it was made: artifacts that name them there name them here.
+func (rp *RestorePoint) Relocate(dir string) {
+	old := rp.Directory
+	rp.Directory = dir
+	if old == "" || old == dir {
+		return
+	}
+	for name, a := range rp.Artifacts {
+		moved := maps.Clone(a.KeyValue)
+		for k, v := range moved {
+			if v == old || strings.HasPrefix(v, old+"/") {
+				moved[k] = dir + strings.TrimPrefix(v, old)
+			}
+		}
+		a.KeyValue = moved
+		rp.Artifacts[name] = a
+	}
 }
 
 // RestorePointVersion is the version of the document's schema.

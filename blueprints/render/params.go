@@ -20,7 +20,7 @@ func FromScope(s plan.Scope) *Params {
 		Secrets:      map[string]Secret{},
 		ConfigMaps:   map[string]ConfigMap{},
 		Phases:       map[string]*Phase{},
-		RestorePoint: RestorePoint(s.RestorePoint),
+		RestorePoint: RestorePoint{ID: s.RestorePoint.ID, Directory: s.RestorePoint.Directory, Consistent: s.RestorePoint.Consistent},
 		Object: map[string]any{
 			"kind": s.Target.Kind, "apiVersion": s.Target.APIVersion,
 			"metadata": map[string]any{

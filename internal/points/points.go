@@ -38,7 +38,8 @@ type Entry struct {
 	CompletedAt time.Time `json:"completedAt"`
 }
 
-func entryOf(rp *plan.RestorePoint) Entry {
+// EntryOf is what the index says of a restore point.
+func EntryOf(rp *plan.RestorePoint) Entry {
 	return Entry{ID: rp.ID, Target: rp.Target.Key(), Blueprint: rp.Blueprint, Consistent: rp.Consistent, CompletedAt: rp.CompletedAt.UTC().Truncate(time.Second)}
 }
 
@@ -157,12 +158,24 @@ func write(ctx context.Context, s location.Store, rp *plan.RestorePoint) error {
 	for _, o := range []struct {
 		name    string
 		content []byte
-	}{{at(rp.ID, plan.RestorePointFile), b}, {entryOf(rp).name(), nil}} {
+	}{{at(rp.ID, plan.RestorePointFile), b}, {EntryOf(rp).name(), nil}} {
 		if _, err := s.Put(ctx, o.name, bytes.NewReader(o.content), location.PutOptions{Size: int64(len(o.content))}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Remove is Delete of a restore point whose entry is not at hand.
+func Remove(ctx context.Context, s location.Store, id string, note func(string)) error {
+	rp, err := Read(ctx, s, id)
+	if errors.Is(err, location.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return Delete(ctx, s, EntryOf(rp), note)
 }
 
 // Delete removes a restore point and its files; the data that it names by its

@@ -22,7 +22,7 @@ import (
 // It may be repeated; until the entry is there, no list shows it.
 func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note func(string)) (*plan.RestorePoint, error) {
 	dir := rp.Directory
-	rp.Directory, rp.Files = "", nil
+	rp.Files = nil
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -72,7 +72,7 @@ func Fetch(ctx context.Context, s location.Store, id, dir string, note func(stri
 	if err != nil {
 		return nil, err
 	}
-	rp.Directory = dir
+	rp.Relocate(dir)
 	for _, f := range rp.Files {
 		if err := fetch(ctx, s, id, f, dir); err != nil {
 			return nil, fmt.Errorf("fetch restore point %q from %s: %w", id, s, err)

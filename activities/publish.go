@@ -1,0 +1,70 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"go.temporal.io/sdk/activity"
+
+	"thaw/blueprints/plan"
+	"thaw/internal/location"
+	"thaw/internal/points"
+)
+
+// at opens the location of a profile, for as long as use runs; what use notes
+// is told to Temporal.
+func (e *Engine) at(ctx context.Context, ref plan.Reference, use func(s location.Store, note func(string)) error) (err error) {
+	stop := heartbeats(ctx, activity.GetInfo(ctx).HeartbeatTimeout/3, nothing)
+	defer stop()
+	p, err := e.profile(ctx, ref)
+	if err != nil {
+		return e.toTemporal(err)
+	}
+	s, err := location.Open(ctx, *p)
+	if err != nil {
+		return e.toTemporal(err)
+	}
+	defer func() { err = e.toTemporal(errors.Join(err, s.Close())) }()
+	return use(s, func(text string) { e.log.Debug(text, "location", s.String()) })
+}
+
+// Publish copies a restore point that is recorded to the location of its run's
+// profile. Idempotent.
+func (e *Engine) Publish(ctx context.Context, rp plan.RestorePoint) error {
+	return e.at(ctx, *rp.Profile, func(s location.Store, note func(string)) error {
+		_, err := points.Publish(ctx, s, rp, note)
+		return err
+	})
+}
+
+// Unpublish removes a restore point from the location of its profile.
+// Idempotent.
+func (e *Engine) Unpublish(ctx context.Context, ref plan.RestorePointRef) error {
+	return e.at(ctx, *ref.Profile, func(s location.Store, note func(string)) error { return points.Remove(ctx, s, ref.ID, note) })
+}
+
+// Fetch copies a restore point from a location into the worker's directory of
+// restore points, where it is not there. Idempotent.
+func (e *Engine) Fetch(ctx context.Context, in plan.FetchInput) error {
+	dir, err := e.location(in.Location)
+	if err != nil {
+		return e.toTemporal(err)
+	}
+	if _, err := e.readRestorePoint(in.From, dir); err == nil || !plan.ValidRestorePointID(in.From) {
+		return nil // or the plan says what is wrong with it
+	}
+	return e.at(ctx, in.Profile, func(s location.Store, note func(string)) error {
+		rp, err := points.Fetch(ctx, s, in.From, filepath.Join(dir, in.From), note)
+		if err != nil {
+			return err
+		}
+		// A profile is named anew where clusters and workers are: the one that
+		// it was found by.
+		rp.Profile, rp.Files = &in.Profile, nil
+		if _, err := e.writeRestorePoint(*rp); err != nil {
+			return err
+		}
+		return nil
+	})
+}
