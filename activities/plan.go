@@ -144,7 +144,11 @@ func (e *Engine) restorePointOf(in plan.PlanInput, from *plan.RestorePoint, loca
 		return plan.RestorePointRef{ID: from.ID, Directory: from.Directory, Consistent: from.Consistent, Profile: from.Profile}
 	}
 	id := restorePointID(in.Request.Target, in.Time, in.Run)
-	return plan.RestorePointRef{ID: id, Directory: filepath.Join(location, id), Profile: in.Request.Profile}
+	ref := plan.RestorePointRef{ID: id, Directory: filepath.Join(location, id)}
+	if !in.Request.Unpublished {
+		ref.Profile = in.Request.Profile
+	}
+	return ref
 }
 
 // blueprint finds the text of the request's blueprint: given in full, in the

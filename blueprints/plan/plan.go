@@ -116,6 +116,9 @@ type Request struct {
 	// Location is the directory that restore points are kept in.
 	// Default: the worker's.
 	Location string `json:"location,omitempty"`
+	// Unpublished keeps the restore point out of the profile's location: whoever
+	// asks keeps account of the backup, and deletes it, by themselves.
+	Unpublished bool `json:"unpublished,omitempty"`
 
 	// Plan asks for the plan only: nothing is locked, written or started.
 	Plan bool `json:"plan,omitempty"`

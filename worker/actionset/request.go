@@ -41,7 +41,7 @@ func (a *action) request(namespace, name, queue string) (plan.Request, error) {
 	r := plan.Request{
 		Blueprint: a.Blueprint, Action: a.Name, Target: a.Object.target(queue), Options: plan.Values{},
 		Secrets: in(namespace, a.Secrets, "Secret"), ConfigMaps: in(namespace, a.ConfigMaps, "ConfigMap"),
-		Artifacts: a.Artifacts, RequestedBy: "actionset " + namespace + "/" + name,
+		Artifacts: a.Artifacts, Unpublished: true, RequestedBy: "actionset " + namespace + "/" + name,
 	}
 	for k, v := range a.Options {
 		r.Options[k] = v

@@ -50,7 +50,7 @@ spec:
 		Profile:     &plan.Reference{APIVersion: "v1alpha1", Kind: "profile", Name: "s3", Namespace: "kanister"},
 		Artifacts:   map[string]plan.Artifact{"dump": {KeyValue: map[string]string{"path": "/a"}, KopiaSnapshot: "snap"}},
 		Pod:         &plan.Pod{Override: plan.Values{"terminationGracePeriodSeconds": int64(5)}, Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"note": "b"}},
-		RequestedBy: "actionset kanister/b-1",
+		Unpublished: true, RequestedBy: "actionset kanister/b-1",
 	}, r)
 }
 
