@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +204,49 @@ func TestDeleteForgetsTheRestorePoint(t *testing.T) {
 			w.fails["a"] = tt.fails
 			_, err := w.run(plan.Request{From: tt.from})
 			assert.Equal(t, tt.fails == nil, err == nil)
+			assert.Equal(t, tt.calls, w.calls)
+		})
+	}
+}
+
+func TestARunWithAProfileKeepsItsRestorePointInALocationToo(t *testing.T) {
+	profile := &plan.Reference{Name: "s3"}
+	full := kind(fault.Permanent, "the store is full")
+	tests := []struct {
+		name   string
+		action string
+		req    plan.Request
+		fails  map[string][]error
+		calls  []string
+		err    string
+	}{
+		{name: "once it is recorded", calls: []string{"a", "record", "publish rp"}},
+		{name: "again, where the network failed", fails: map[string][]error{"publish": {kind(fault.Transient, "reset")}}, calls: []string{"a", "record", "publish rp", "publish rp"}},
+		{name: "or there is none at all", fails: map[string][]error{"publish": {full}}, calls: []string{"a", "record", "publish rp", "forget rp", "undo-a"}, err: "the store is full"},
+		{name: "a run from one fetches it first", action: "restore", req: plan.Request{From: "old", Profile: profile}, calls: []string{"fetch old", "a"}},
+		{name: "and fails before all else where that fails", action: "restore", req: plan.Request{From: "old", Profile: profile}, fails: map[string][]error{"fetch": {kind(fault.User, "none of that id")}},
+			calls: []string{"fetch old"}, err: "none of that id"},
+		{name: "a delete takes it out, and then forgets it", action: "delete", req: plan.Request{From: "rp"}, calls: []string{"a", "unpublish rp", "forget rp"}},
+		{name: "and does not forget what is still there", action: "delete", req: plan.Request{From: "rp"}, fails: map[string][]error{"unpublish": {kind(fault.Permanent, "it is locked")}},
+			calls: []string{"a", "unpublish rp", "undo-a"}, err: "it is locked"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, compensated(phase("a")))
+			w.plan.Scope.RestorePoint.Profile = profile
+			if tt.action != "" {
+				w.plan.Action = tt.action
+			} else {
+				w.plan.Artifacts = map[string]plan.Artifact{"dump": {KeyValue: map[string]string{"path": "/rp/dump"}}}
+			}
+			w.fails = map[string][]error{}
+			maps.Copy(w.fails, tt.fails)
+			_, err := w.run(tt.req)
+			if tt.err == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, tt.err)
+			}
 			assert.Equal(t, tt.calls, w.calls)
 		})
 	}

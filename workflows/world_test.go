@@ -59,7 +59,10 @@ func newWorld(t *testing.T, phases ...plan.Phase) *world {
 	for name, f := range map[string]any{
 		plan.ActivityPlan: w.planned, plan.ActivityPlanApplication: w.plannedApplication, plan.ActivityPlanRestore: w.plannedRestore, plan.ActivityCall: w.call, plan.ActivityThaw: w.thaw, plan.ActivityWatch: w.watch,
 		plan.ActivityArtifacts: w.artifacts, plan.ActivityRecord: w.record, plan.ActivityForget: w.forget,
-		plan.ActivityFreeze: func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) { return w.freeze(ctx, in) },
+		plan.ActivityPublish:   func(_ context.Context, rp plan.RestorePoint) error { return w.moved("publish", rp.ID) },
+		plan.ActivityUnpublish: func(_ context.Context, ref plan.RestorePointRef) error { return w.moved("unpublish", ref.ID) },
+		plan.ActivityFetch:     func(_ context.Context, in plan.FetchInput) error { return w.moved("fetch", in.From) },
+		plan.ActivityFreeze:    func(ctx context.Context, in plan.FreezeInput) (*plan.FreezeReport, error) { return w.freeze(ctx, in) },
 	} {
 		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}
@@ -152,6 +155,18 @@ func (w *world) record(_ context.Context, rp plan.RestorePoint) (*plan.RestorePo
 
 func (w *world) forget(_ context.Context, ref plan.RestorePointRef) error {
 	w.log("forget " + ref.ID)
+	return nil
+}
+
+// moved is what moves a restore point between the worker and a location.
+func (w *world) moved(how, id string) error {
+	w.log(how + " " + id)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if errs := w.fails[how]; len(errs) > 0 {
+		w.fails[how] = errs[1:]
+		return errs[0]
+	}
 	return nil
 }
 

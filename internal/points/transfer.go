@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -116,7 +115,7 @@ func check(ctx context.Context, s location.Store, id string, f plan.File, to io.
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	var sum hash.Hash = sha256.New()
+	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(to, sum), r)
 	if err != nil {
 		return err
