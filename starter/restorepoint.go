@@ -83,7 +83,11 @@ worker is asked.`,
 				return usagef("say where: --profile FOLDER; in a directory, run the blueprint's verify action")
 			}
 			return at(cmd.Context(), profile, func(s store.Store) error {
-				return points.Verify(cmd.Context(), s, args[0], func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) })
+				if err := points.Verify(cmd.Context(), s, args[0], func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) }); err != nil {
+					return err
+				}
+				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s: its record and all of its files are whole; data that its artifacts name elsewhere was not read\n", args[0])
+				return nil
 			})
 		},
 	}
