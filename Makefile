@@ -86,8 +86,9 @@ matrix-cluster: bin/thaw-server bin/thaw-cluster ## the failure matrix on the cl
 	@KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 THAW_MATRIX=cluster THAW_MATRIX_REPORT=$(CURDIR)/bin/matrix-cluster.txt $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 80m; \
 	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix-cluster.txt; exit $$rc
 
-record: bin/thaw-server ## record histories for the replay tests of RELEASE (of applications, where a cluster is up)
+record: build bin/versitygw ## record histories for the replay tests of RELEASE (of applications, where a cluster is up)
 	! bin/thaw-cluster status >/dev/null 2>&1 || KUBECONFIG=$$(bin/thaw-cluster kubeconfig) THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/clustertest -run '^(TestApplication|TestARestoreThatFailsGoesBack)$$' -count=1
+	THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/e2e -run '^TestARestorePointInALocationOutlivesAllElse$$' -count=1
 	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
 
 bench: bin/thaw-server ## measure the engine's share of the freeze window

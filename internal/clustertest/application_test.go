@@ -28,10 +28,10 @@ func (s *scene) backupApplication(req plan.ApplicationRequest) *plan.RestorePoin
 	run := s.workflow("BackupApplication", req)
 	out, err := s.await(run)
 	require.NoError(s.t, err)
-	s.record("backup", run.GetID())
+	testenv.Keep(s.t, s.client, "backup", run.GetID())
 	for _, m := range out.RestorePoint.Application.Members {
-		s.record("backup-"+m.Name, run.GetID()+"/"+m.Name)
-		s.record("backup-"+m.Name+"-session", plan.FreezeID(m.Target))
+		testenv.Keep(s.t, s.client, "backup-"+m.Name, run.GetID()+"/"+m.Name)
+		testenv.Keep(s.t, s.client, "backup-"+m.Name+"-session", plan.FreezeID(m.Target))
 	}
 	require.NotNil(s.t, out.RestorePoint)
 	for _, p := range out.Phases {
@@ -45,18 +45,11 @@ func (s *scene) restoreApplication(req plan.RestoreRequest) *plan.Outcome {
 	run := s.workflow("RestoreApplication", req)
 	out, err := s.await(run)
 	require.NoError(s.t, err)
-	s.record("restore", run.GetID())
+	testenv.Keep(s.t, s.client, "restore", run.GetID())
 	for _, p := range out.Phases {
 		s.t.Logf("restore: %s %s took %s", p.Name, p.Func, p.Ended.Sub(p.Started).Round(time.Millisecond))
 	}
 	return out
-}
-
-// record keeps a run's history for the replay tests, where THAW_RECORD says so.
-func (s *scene) record(name, id string) {
-	if dir := os.Getenv("THAW_RECORD"); dir != "" {
-		testenv.Record(context.Background(), s.t, s.client, id, "", filepath.Join(dir, testenv.Slug(s.t.Name())+"-"+name+".json"))
-	}
 }
 
 // annotate binds the apps' blueprints to their StatefulSets.
@@ -191,7 +184,7 @@ func TestARestoreThatFailsGoesBack(t *testing.T) {
 		Images: map[string]string{"thaw.dev/test/redis:*": "thaw.dev/test/nothing:*"},
 	})
 	_, err = s.await(run)
-	s.record("restore", run.GetID())
+	testenv.Keep(s.t, s.client, "restore", run.GetID())
 	require.ErrorContains(t, err, "0 of 1 pods are ready")
 	require.ErrorContains(t, err, "compensated: manifests, volumes, scaleDown-statefulset-redis-master")
 	s.ready(s.ns, a.labels, 1)

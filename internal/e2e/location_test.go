@@ -13,6 +13,7 @@ import (
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
 	"thaw/internal/points"
+	"thaw/internal/testenv"
 	"thaw/internal/teststore"
 )
 
@@ -36,7 +37,8 @@ func TestARestorePointInALocationOutlivesAllElse(t *testing.T) {
 	old := newScene(t)
 	old.folder(store)
 	var out plan.Outcome
-	require.NoError(t, json.Unmarshal([]byte(old.thaw("run", "sqlite.backup", "--target", old.target(), "--profile", "store", "-o", "json")), &out))
+	require.NoError(t, json.Unmarshal([]byte(old.thaw("run", "sqlite.backup", "--target", old.target(), "--profile", "store", "--id", "backup", "-o", "json")), &out))
+	testenv.Keep(t, old.client, "backup", "backup")
 	require.True(t, out.RestorePoint.Consistent, out.RestorePoint.Consistency)
 	id := out.RestorePoint.ID
 	old.worker.Kill()
@@ -52,12 +54,14 @@ func TestARestorePointInALocationOutlivesAllElse(t *testing.T) {
 	require.Contains(t, s.thaw("restorepoint", "verify", "--profile", folder, id), "verified")
 
 	restored := filepath.Join(s.dir, "restored.db")
-	s.thaw("run", "sqlite.restore", "--from", id, "--profile", "store", "--target", "sqlite:"+restored, "--no-approval", "--id", "restore-elsewhere")
+	s.thaw("run", "sqlite.restore", "--from", id, "--profile", "store", "--target", "sqlite:"+restored, "--no-approval", "--id", "restore")
+	testenv.Keep(t, s.client, "restore", "restore")
 	n, err := s.db.Check(restored)
 	require.NoError(t, err)
 	require.Positive(t, n)
 
-	s.thaw("run", "sqlite.delete", "--from", id, "--profile", "store", "--no-approval")
+	s.thaw("run", "sqlite.delete", "--from", id, "--profile", "store", "--no-approval", "--id", "delete")
+	testenv.Keep(t, s.client, "delete", "delete")
 	l, err := location.Open(context.Background(), store.Profile)
 	require.NoError(t, err)
 	defer l.Close()

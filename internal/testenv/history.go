@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"testing"
 
 	enums "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
@@ -45,6 +46,15 @@ func Record(ctx context.Context, t testdb.TB, c client.Client, id, runID, file s
 	}
 	if err != nil {
 		t.Fatalf("record %s: %v", id, err)
+	}
+}
+
+// Keep records the history of a test's run for the replay tests, where
+// THAW_RECORD names a directory.
+func Keep(t testing.TB, c client.Client, name, id string) {
+	t.Helper()
+	if dir := os.Getenv("THAW_RECORD"); dir != "" {
+		Record(context.Background(), t, c, id, "", filepath.Join(dir, Slug(t.Name())+"-"+name+".json"))
 	}
 }
 
