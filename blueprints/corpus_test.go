@@ -14,18 +14,13 @@ import (
 	"thaw/blueprints/library"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/render"
+	"thaw/internal/testcorpus"
 )
 
 // corpus returns the public blueprints that nobody here wrote, by name.
 func corpus(t testing.TB) map[string][]byte {
 	t.Helper()
-	dir := os.Getenv("THAW_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no corpus of public blueprints at %s; set THAW_CORPUS to its directory", dir)
-	}
+	dir := testcorpus.Need(t)
 	out := map[string][]byte{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yaml") {

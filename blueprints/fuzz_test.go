@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"thaw/blueprints"
+	"thaw/internal/testcorpus"
 )
 
 // FuzzParse: whatever the text, parsing and linting neither panic nor hang, and
@@ -21,11 +22,7 @@ func FuzzParse(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(text)
 	}
-	dir := os.Getenv("THAW_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "corpus")
-	}
-	public, err := filepath.Glob(filepath.Join(dir, "kanister", "*", "*.yaml"))
+	public, err := filepath.Glob(filepath.Join(testcorpus.Dir(), "kanister", "*", "*.yaml"))
 	require.NoError(f, err)
 	for _, file := range public {
 		text, err := os.ReadFile(file)

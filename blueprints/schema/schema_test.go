@@ -14,6 +14,7 @@ import (
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/library"
 	"thaw/blueprints/schema"
+	"thaw/internal/testcorpus"
 )
 
 func compiled(t *testing.T, cat catalogue.Catalogue) *jsonschema.Schema {
@@ -38,13 +39,7 @@ func validate(t *testing.T, s *jsonschema.Schema, text []byte) error {
 }
 
 func TestCorpusFitsTheSchema(t *testing.T) {
-	dir := os.Getenv("THAW_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no corpus of public blueprints at %s; set THAW_CORPUS to its directory", dir)
-	}
+	dir := testcorpus.Need(t)
 	s, n := compiled(t, catalogue.Default()), 0
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yaml") {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"thaw/blueprints/templates"
+	"thaw/internal/testcorpus"
 )
 
 func run(t *testing.T, text string, p *templates.Params) (string, error) {
@@ -230,12 +231,8 @@ func TestSuggestions(t *testing.T) {
 // FuzzRender: whatever the template, rendering neither panics nor hangs.
 func FuzzRender(f *testing.F) {
 	action := regexp.MustCompile(`(?s)\{\{.*?\}\}`)
-	dir := os.Getenv("THAW_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
 	seen := map[string]bool{}
-	for _, pattern := range []string{filepath.Join(dir, "kanister", "*", "*.yaml"), filepath.Join("..", "testdata", "*.yaml"), filepath.Join("..", "testdata", "faulty", "*.yaml")} {
+	for _, pattern := range []string{filepath.Join(testcorpus.Dir(), "kanister", "*", "*.yaml"), filepath.Join("..", "testdata", "*.yaml"), filepath.Join("..", "testdata", "faulty", "*.yaml")} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(f, err)
 		for _, file := range files {

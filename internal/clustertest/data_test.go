@@ -51,10 +51,13 @@ func (s *scene) kanister() {
 	crds, err := os.ReadFile(filepath.Join("..", "..", "deploy", "crds", "kanister.yaml"))
 	require.NoError(s.t, err)
 	testcluster.Apply(s.t, s.Cluster, "", string(crds))
-	require.Eventually(s.t, func() bool {
-		_, err := s.Kube.Discovery().ServerResourcesForGroupVersion("cr.kanister.io/v1alpha1")
-		return err == nil
-	}, testcluster.Wait, testcluster.Tick)
+	// Each is known in its own time.
+	for _, kind := range []string{"ActionSet", "Blueprint", "Profile"} {
+		require.Eventually(s.t, func() bool {
+			_, err := s.Resource(plan.Reference{Kind: kind, Group: "cr.kanister.io", APIVersion: "v1alpha1", Name: "any"})
+			return err == nil
+		}, testcluster.Wait, testcluster.Tick)
+	}
 }
 
 // kept lists the objects below a path of the bucket.

@@ -19,6 +19,7 @@ import (
 	"thaw/activities/cluster"
 	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
+	"thaw/internal/testcorpus"
 	"thaw/internal/testenv"
 	"thaw/worker/wiring"
 )
@@ -119,14 +120,7 @@ func (s *scene) orphans() []string {
 // corpus reads a public blueprint that nobody here wrote.
 func corpus(t testing.TB, name string) string {
 	t.Helper()
-	dir := os.Getenv("THAW_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no corpus of public blueprints at %s; set THAW_CORPUS to its directory", dir)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "kanister", name))
+	text, err := os.ReadFile(filepath.Join(testcorpus.Need(t), "kanister", name))
 	require.NoError(t, err)
 	return string(text)
 }
