@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"thaw/blueprints/plan"
+	"thaw/internal/keyfiles"
 	store "thaw/internal/location"
 	"thaw/internal/points"
 )
@@ -105,7 +106,11 @@ func tableOf(w io.Writer, list []points.Entry) {
 
 // at opens the location that a folder's profile leads to.
 func at(ctx context.Context, folder string, use func(store.Store) error) error {
-	p, err := store.FromFolder(folder)
+	keys, err := keyfiles.Read(folder)
+	if err != nil {
+		return fmt.Errorf("--profile: %w", err)
+	}
+	p, err := store.FromKeys(keys)
 	if err != nil {
 		return fmt.Errorf("--profile %s: %w", folder, err)
 	}

@@ -9,13 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
+	"thaw/internal/keyfiles"
 )
 
 // Cluster is where a worker in a cluster reads secrets and config maps.
@@ -87,25 +86,13 @@ func read(kind, root, setting string, ref plan.Reference) (map[string][]byte, er
 		}
 	}
 	dir := filepath.Join(root, ref.Namespace, ref.Name)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := keyfiles.Read(dir)
+	var at *fs.PathError
+	if errors.As(err, &at) && at.Path == dir && errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.User, "%s %q: no folder %s on this worker; make one, with a file for each key", kind, ref.Name, dir)
 	}
 	if err != nil {
 		return nil, fault.New(fault.Permanent, "%s %q: %w", kind, ref.Name, err)
-	}
-	data := make(map[string][]byte, len(entries))
-	for _, e := range entries {
-		// Kubernetes mounts keys as links beside ..data.
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return nil, fault.New(fault.Permanent, "%s %q, key %q: %w", kind, ref.Name, e.Name(), err)
-		}
-		// A file made by hand ends in a newline that nobody meant.
-		data[e.Name()] = []byte(strings.TrimRight(string(b), "\r\n"))
 	}
 	if len(data) == 0 {
 		return nil, fault.New(fault.User, "%s %q: folder %s has no file; write one for each key", kind, ref.Name, dir)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -132,25 +130,4 @@ func FromKeys(given map[string][]byte) (templates.Profile, error) {
 		return templates.Profile{}, fault.New(fault.User, "location profile: %w", errors.Join(errs...))
 	}
 	return p, nil
-}
-
-// FromFolder reads the flat form from a folder with a file for each key, as a
-// Secret is mounted. Errors: those of FromKeys.
-func FromFolder(dir string) (templates.Profile, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return templates.Profile{}, fault.New(fault.User, "%w", err)
-	}
-	keys := map[string][]byte{}
-	for _, e := range entries {
-		file := filepath.Join(dir, e.Name())
-		st, err := os.Stat(file)
-		if strings.HasPrefix(e.Name(), ".") || err == nil && !st.Mode().IsRegular() {
-			continue // a mounted Secret has links to a directory of its own
-		}
-		if keys[e.Name()], err = os.ReadFile(file); err != nil {
-			return templates.Profile{}, fault.New(fault.User, "%w", err)
-		}
-	}
-	return FromKeys(keys)
 }
