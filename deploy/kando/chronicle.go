@@ -272,36 +272,21 @@ func numbered(name, chronicle string) bool {
 
 func chroniclePull() *cobra.Command {
 	p := &place{}
-	c := &cobra.Command{
-		Use: "pull TARGET", Short: "Pull the last of a chronicle into a file, or to the standard output (-)",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := p.check(args, "one, the file to write or -"); err != nil {
-				return err
-			}
-			if err := p.getLast(c.Context(), args[0], c.OutOrStdout()); err != nil {
-				return withCode(fmt.Errorf("chronicle pull: %w", err))
-			}
-			return nil
-		},
-	}
+	c := p.pulling("chronicle pull", "Pull the last of a chronicle", fetchLast)
 	p.flags(c)
 	return c
 }
 
-func (p *place) getLast(ctx context.Context, target string, stdout io.Writer) (err error) {
-	store, err := p.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+// fetchLast writes the last of a chronicle to a target.
+func fetchLast(ctx context.Context, store location.Store, chronicle, target string, stdout io.Writer) error {
 	for try := 0; ; try++ {
-		at, err := chronicled(ctx, store, p.name)
+		at, err := chronicled(ctx, store, chronicle)
 		if err != nil {
 			return err
 		}
 		name, err := nameOf(at)
 		if err != nil {
-			return fault.New(fault.User, "%q at %s is no chronicle: the path in it: %w", p.name, store, err)
+			return fault.New(fault.User, "%q at %s is no chronicle: the path in it: %w", chronicle, store, err)
 		}
 		err = fetch(ctx, store, name, target, stdout)
 		if errors.Is(err, location.ErrNotFound) && try < 3 {

@@ -210,29 +210,30 @@ func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {
 }
 
 func (p *place) pull() *cobra.Command {
-	c := &cobra.Command{
-		Use: "pull TARGET", Short: "Pull what is at a path into a file, or to the standard output (-)",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := p.check(args, "one, the file to write or -"); err != nil {
-				return err
-			}
-			if err := p.get(c.Context(), args[0], c.OutOrStdout()); err != nil {
-				return withCode(fmt.Errorf("location pull: %w", err))
-			}
-			return nil
-		},
-	}
+	c := p.pulling("location pull", "Pull what is at a path", fetch)
 	p.snapshotFlag(c)
 	return c
 }
 
-func (p *place) get(ctx context.Context, target string, stdout io.Writer) (err error) {
-	store, err := p.open(ctx)
-	if err != nil {
-		return err
+// pulling is a command that writes what get finds at the path.
+func (p *place) pulling(name, what string, get func(ctx context.Context, s location.Store, at, target string, stdout io.Writer) error) *cobra.Command {
+	return &cobra.Command{
+		Use: "pull TARGET", Short: what + " into a file, or to the standard output (-)",
+		RunE: func(c *cobra.Command, args []string) error {
+			err := p.check(args, "one, the file to write or -")
+			if err != nil {
+				return err
+			}
+			store, err := p.open(c.Context())
+			if err == nil {
+				err = errors.Join(get(c.Context(), store, p.name, args[0], c.OutOrStdout()), store.Close())
+			}
+			if err != nil {
+				return withCode(fmt.Errorf("%s: %w", name, err))
+			}
+			return nil
+		},
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return fetch(ctx, store, p.name, target, stdout)
 }
 
 // fetch writes an object to a target.
