@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-
-	"go.temporal.io/sdk/activity"
+	"time"
 
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
@@ -13,19 +12,20 @@ import (
 )
 
 // at opens the location of a profile, for as long as use runs; what use notes
-// is told to Temporal.
+// is logged.
 func (e *Engine) at(ctx context.Context, ref plan.Reference, use func(s location.Store, note func(string)) error) (err error) {
-	stop := heartbeats(ctx, activity.GetInfo(ctx).HeartbeatTimeout/3, nothing)
+	stop := heartbeats(ctx, time.Second, nothing)
 	defer stop()
+	defer func() { err = e.toTemporal(err) }()
 	p, err := e.profile(ctx, ref)
 	if err != nil {
-		return e.toTemporal(err)
+		return err
 	}
 	s, err := location.Open(ctx, *p)
 	if err != nil {
-		return e.toTemporal(err)
+		return err
 	}
-	defer func() { err = e.toTemporal(errors.Join(err, s.Close())) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	return use(s, func(text string) { e.log.Debug(text, "location", s.String()) })
 }
 
@@ -62,9 +62,7 @@ func (e *Engine) Fetch(ctx context.Context, in plan.FetchInput) error {
 		// A profile is named anew where clusters and workers are: the one that
 		// it was found by.
 		rp.Profile, rp.Files = &in.Profile, nil
-		if _, err := e.writeRestorePoint(*rp); err != nil {
-			return err
-		}
-		return nil
+		_, err = e.writeRestorePoint(*rp)
+		return err
 	})
 }
