@@ -37,20 +37,17 @@ func (m *maker) save(env *function.Env, w podexec.Where, include, prefix string,
 }
 
 func (m *maker) backupData() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "BackupData", Family: family, Summary: "Copies a path of a pod's container into the repository.",
 		Profile: true, Cut: true, Idempotent: true, Outputs: savedOutputs, Timeout: dataCall, Rules: podexec.Rules,
-	}, func(ctx context.Context, env *function.Env, a backupArgs) (function.Act, func(), error) {
-		if err := m.c.Need(); err != nil {
-			return nil, nil, err
-		}
+	}, func(ctx context.Context, env *function.Env, a backupArgs) (function.Act, error) {
 		w, err := podexec.Find(ctx, m.c, env, podexec.Where{Namespace: a.Namespace, Pod: a.Pod, Container: a.Container})
 		if err != nil {
-			return nil, nil, fmt.Errorf("BackupData: %w", err)
+			return nil, err
 		}
 		q, err := m.save(env, w, a.Include, a.Prefix, a.repositoryArgs)
 		if err != nil {
-			return nil, nil, fmt.Errorf("BackupData: %w", err)
+			return nil, err
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
 			out, err := m.inContainer(ctx, env, w, q)
@@ -58,7 +55,7 @@ func (m *maker) backupData() function.Function {
 				return nil, fmt.Errorf("BackupData: %w", err)
 			}
 			return out, nil
-		}, nil, nil
+		}, nil
 	})
 }
 
@@ -80,28 +77,25 @@ type podBackup struct {
 }
 
 func (m *maker) backupDataAll() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "BackupDataAll", Family: family, Summary: "Copies a path of several pods into repositories.",
 		Profile: true, Cut: true, Idempotent: true, Timeout: dataCall, Rules: podexec.Rules,
 		Outputs: append(outputs("BackupAllInfo", "JSON: pod to snapshot"), version),
-	}, func(ctx context.Context, env *function.Env, a backupAllArgs) (function.Act, func(), error) {
-		if err := m.c.Need(); err != nil {
-			return nil, nil, err
-		}
+	}, func(ctx context.Context, env *function.Env, a backupAllArgs) (function.Act, error) {
 		pods := podsOf(env, a.Pods)
 		if len(pods) == 0 {
-			return nil, nil, fault.New(fault.User, "BackupDataAll: the target has no pods, and the argument pods names none")
+			return nil, fault.New(fault.User, "the target has no pods, and the argument pods names none")
 		}
 		var requests []*mover.Request
 		var all []podexec.Where
 		for _, pod := range pods {
 			w, err := podexec.Find(ctx, m.c, env, podexec.Where{Namespace: a.Namespace, Pod: pod, Container: a.Container})
 			if err != nil {
-				return nil, nil, fmt.Errorf("BackupDataAll: %w", err)
+				return nil, err
 			}
 			q, err := m.save(env, w, a.Include, path.Join(a.Prefix, pod), a.repositoryArgs, pod)
 			if err != nil {
-				return nil, nil, fmt.Errorf("BackupDataAll: %w", err)
+				return nil, err
 			}
 			all, requests = append(all, w), append(requests, q)
 		}
@@ -124,7 +118,7 @@ func (m *maker) backupDataAll() function.Function {
 				return nil, fmt.Errorf("BackupDataAll: %w", err)
 			}
 			return function.Outputs{"BackupAllInfo": string(b), version.Name: outputsVersion}, nil
-		}, nil, nil
+		}, nil
 	})
 }
 
@@ -152,17 +146,14 @@ type copyArgs struct {
 }
 
 func (m *maker) copyVolumeData() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "CopyVolumeData", Family: family, Summary: "Copies a volume into the repository, from a pod made for it.",
 		Profile: true, Cut: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: podRules,
 		Outputs: append(outputs("backupRoot", "Path of the copied root", "backupArtifactLocation", "Path of the repository"), savedOutputs...),
-	}, func(ctx context.Context, env *function.Env, a copyArgs) (function.Act, func(), error) {
-		if err := m.c.Need(); err != nil {
-			return nil, nil, err
-		}
+	}, func(ctx context.Context, env *function.Env, a copyArgs) (function.Act, error) {
 		q, err := m.request(env, mover.Save, a.repositoryArgs)
 		if err != nil {
-			return nil, nil, fmt.Errorf("CopyVolumeData: %w", err)
+			return nil, err
 		}
 		mount := a.MountPath
 		if mount == "" {
@@ -172,7 +163,7 @@ func (m *maker) copyVolumeData() function.Function {
 		q.Source = fmt.Sprintf("/%s/%s", a.Namespace, a.Volume)
 		act, err := m.inPod(ctx, env, task{namespace: a.Namespace, image: a.Image, pod: a.Args, mounts: map[string]string{a.Volume: mount}, readOnly: true}, q)
 		if err != nil {
-			return nil, nil, fmt.Errorf("CopyVolumeData: %w", err)
+			return nil, err
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
 			out, err := act(ctx)
@@ -181,6 +172,6 @@ func (m *maker) copyVolumeData() function.Function {
 			}
 			out["backupRoot"], out["backupArtifactLocation"] = mount, a.Prefix
 			return out, nil
-		}, nil, nil
+		}, nil
 	})
 }

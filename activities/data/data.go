@@ -7,6 +7,7 @@ package data
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
+	"thaw/blueprints/templates"
 	"thaw/internal/location"
 )
 
@@ -56,15 +58,37 @@ type repositoryArgs struct {
 	InsecureTLS   bool   `arg:"insecureTLS" default:"false" doc:"Do not verify the store's certificate"`
 }
 
-// request begins the request of a call.
-func (m *maker) request(env *function.Env, do string, a repositoryArgs) (*mover.Request, error) {
+func profileOf(env *function.Env) (*templates.Profile, error) {
 	if env.Profile == nil {
 		return nil, fault.New(fault.User, "the run has no location profile; give one, as profile: {name, namespace}")
 	}
-	q := &mover.Request{Do: do, Profile: *env.Profile, Passphrase: a.EncryptionKey}
+	return env.Profile, nil
+}
+
+// moving declares a function that needs a cluster. Its errors before the act
+// begin with its name.
+func moving[A any](m *maker, f catalogue.Function, bind func(ctx context.Context, env *function.Env, args A) (function.Act, error)) function.Function {
+	return function.Prepared(f, func(ctx context.Context, env *function.Env, a A) (function.Act, func(), error) {
+		if err := m.c.Need(); err != nil {
+			return nil, nil, err
+		}
+		act, err := bind(ctx, env, a)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		return act, nil, nil
+	})
+}
+
+// request begins the request of a call.
+func (m *maker) request(env *function.Env, do string, a repositoryArgs) (*mover.Request, error) {
+	profile, err := profileOf(env)
+	if err != nil {
+		return nil, err
+	}
+	q := &mover.Request{Do: do, Profile: *profile, Passphrase: a.EncryptionKey}
 	q.Profile.SkipSSLVerify = q.Profile.SkipSSLVerify || a.InsecureTLS
 	if q.Passphrase == "" {
-		var err error
 		if q.Passphrase, err = m.key(); err != nil {
 			return nil, err
 		}
@@ -103,14 +127,15 @@ func locationDelete() function.Function {
 		Name: "LocationDelete", Family: family, Summary: "Deletes all that stands at a path of the location profile.",
 		Profile: true, Idempotent: true, Timeout: 2 * time.Hour,
 	}, func(ctx context.Context, env *function.Env, a locationArgs) (function.Outputs, error) {
-		if env.Profile == nil {
-			return nil, fault.New(fault.User, "LocationDelete: the run has no location profile; give one, as profile: {name, namespace}")
+		profile, err := profileOf(env)
+		if err != nil {
+			return nil, fmt.Errorf("LocationDelete: %w", err)
 		}
-		at := mover.Path(*env.Profile, a.Artifact)
+		at := mover.Path(*profile, a.Artifact)
 		if at == "" {
 			return nil, fault.New(fault.User, "LocationDelete: artifact %q is all of the location; name a path in it", a.Artifact)
 		}
-		store, err := location.Open(ctx, *env.Profile)
+		store, err := location.Open(ctx, *profile)
 		if err != nil {
 			return nil, err
 		}

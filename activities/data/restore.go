@@ -38,22 +38,15 @@ func oneOf(a, b string, hasA, hasB bool) error {
 }
 
 func (m *maker) restoreData() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "RestoreData", Family: family, Summary: "Writes a snapshot back into volumes, from a pod made for it. Give pod or volumes, and backupTag or backupIdentifier. What is there and not in the snapshot stays.",
 		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: podRules,
-	}, func(ctx context.Context, env *function.Env, a restoreArgs) (function.Act, func(), error) {
-		act, err := m.restoring(ctx, env, a)
-		if err != nil {
-			return nil, nil, fmt.Errorf("RestoreData: %w", err)
-		}
-		return act, nil, nil
+	}, func(ctx context.Context, env *function.Env, a restoreArgs) (function.Act, error) {
+		return m.restoring(ctx, env, a)
 	})
 }
 
 func (m *maker) restoring(ctx context.Context, env *function.Env, a restoreArgs) (function.Act, error) {
-	if err := m.c.Need(); err != nil {
-		return nil, err
-	}
 	if err := oneOf("pod", "volumes", a.Pod != "", len(a.Volumes) > 0); err != nil {
 		return nil, err
 	}
@@ -97,30 +90,30 @@ func backupInfo(text string) (map[string]podBackup, error) {
 }
 
 func (m *maker) restoreDataAll() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "RestoreDataAll", Family: family, Summary: "Writes snapshots back into the volumes of several pods, from a pod made for each.",
 		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: podRules,
-	}, func(ctx context.Context, env *function.Env, a restoreAllArgs) (function.Act, func(), error) {
+	}, func(ctx context.Context, env *function.Env, a restoreAllArgs) (function.Act, error) {
 		info, err := backupInfo(a.BackupInfo)
 		if err != nil {
-			return nil, nil, fmt.Errorf("RestoreDataAll: %w", err)
+			return nil, err
 		}
 		pods := podsOf(env, a.Pods)
 		if len(pods) == 0 {
-			return nil, nil, fault.New(fault.User, "RestoreDataAll: the target has no pods, and the argument pods names none")
+			return nil, fault.New(fault.User, "the target has no pods, and the argument pods names none")
 		}
 		acts := make([]function.Act, len(pods))
 		for i, pod := range pods {
 			b, ok := info[pod]
 			if !ok {
-				return nil, nil, fault.New(fault.User, "RestoreDataAll: backupInfo has no pod %s", pod)
+				return nil, fault.New(fault.User, "backupInfo has no pod %s", pod)
 			}
 			acts[i], err = m.restoring(ctx, one(env, i), restoreArgs{
 				Namespace: a.Namespace, Image: a.Image, Prefix: path.Join(a.Prefix, pod), RestorePath: a.RestorePath, Pod: pod,
 				BackupIdentifier: b.BackupID, repositoryArgs: a.repositoryArgs, Args: a.Args,
 			})
 			if err != nil {
-				return nil, nil, fmt.Errorf("RestoreDataAll: %w", err)
+				return nil, err
 			}
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
@@ -134,7 +127,7 @@ func (m *maker) restoreDataAll() function.Function {
 				return nil, fmt.Errorf("RestoreDataAll: %w", err)
 			}
 			return nil, nil
-		}, nil, nil
+		}, nil
 	})
 }
 
@@ -162,25 +155,18 @@ type deleteArgs struct {
 var freed = outputs("spaceFreed", "Bytes that the location holds less")
 
 func (m *maker) deleteData() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "DeleteData", Family: family, Summary: "Deletes a snapshot from the repository.",
 		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: withoutClaims, Outputs: freed,
-	}, func(ctx context.Context, env *function.Env, a deleteArgs) (function.Act, func(), error) {
+	}, func(ctx context.Context, env *function.Env, a deleteArgs) (function.Act, error) {
 		if err := oneOf("backupID", "backupTag", a.BackupID != "", a.BackupTag != ""); err != nil {
-			return nil, nil, fmt.Errorf("DeleteData: %w", err)
+			return nil, err
 		}
-		act, err := m.deleting(ctx, env, a, []mover.Snapshot{{Repository: a.Prefix, ID: a.BackupID, Tag: a.BackupTag}})
-		if err != nil {
-			return nil, nil, fmt.Errorf("DeleteData: %w", err)
-		}
-		return act, nil, nil
+		return m.deleting(ctx, env, a, []mover.Snapshot{{Repository: a.Prefix, ID: a.BackupID, Tag: a.BackupTag}})
 	})
 }
 
 func (m *maker) deleting(ctx context.Context, env *function.Env, a deleteArgs, list []mover.Snapshot) (function.Act, error) {
-	if err := m.c.Need(); err != nil {
-		return nil, err
-	}
 	q, err := m.request(env, mover.Delete, a.repositoryArgs)
 	if err != nil {
 		return nil, err
@@ -200,23 +186,19 @@ type deleteAllArgs struct {
 }
 
 func (m *maker) deleteDataAll() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "DeleteDataAll", Family: family, Summary: "Deletes the snapshots of BackupDataAll from their repositories.",
 		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: withoutClaims, Outputs: freed,
-	}, func(ctx context.Context, env *function.Env, a deleteAllArgs) (function.Act, func(), error) {
+	}, func(ctx context.Context, env *function.Env, a deleteAllArgs) (function.Act, error) {
 		info, err := backupInfo(a.BackupInfo)
 		if err != nil {
-			return nil, nil, fmt.Errorf("DeleteDataAll: %w", err)
+			return nil, err
 		}
 		var list []mover.Snapshot
 		for pod, b := range info {
 			list = append(list, mover.Snapshot{Repository: path.Join(a.Prefix, pod), ID: b.BackupID, Tag: b.BackupTag})
 		}
-		act, err := m.deleting(ctx, env, deleteArgs{Namespace: a.Namespace, Image: a.Image, ReclaimSpace: a.ReclaimSpace, repositoryArgs: a.repositoryArgs, Args: a.Args}, list)
-		if err != nil {
-			return nil, nil, fmt.Errorf("DeleteDataAll: %w", err)
-		}
-		return act, nil, nil
+		return m.deleting(ctx, env, deleteArgs{Namespace: a.Namespace, Image: a.Image, ReclaimSpace: a.ReclaimSpace, repositoryArgs: a.repositoryArgs, Args: a.Args}, list)
 	})
 }
 
@@ -231,22 +213,19 @@ type statsArgs struct {
 }
 
 func (m *maker) backupDataStats() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "BackupDataStats", Family: family, Summary: "Tells the size of a snapshot in the repository.",
 		Profile: true, Idempotent: true, Reattach: true, ReadOnly: true, Timeout: dataCall, Rules: withoutClaims,
 		Outputs: append(outputs("mode", "What was counted", "fileCount", "Number of files", "size", "Size"), version),
-	}, func(ctx context.Context, env *function.Env, a statsArgs) (function.Act, func(), error) {
-		if err := m.c.Need(); err != nil {
-			return nil, nil, err
-		}
+	}, func(ctx context.Context, env *function.Env, a statsArgs) (function.Act, error) {
 		q, err := m.request(env, mover.Stats, repositoryArgs{EncryptionKey: a.EncryptionKey})
 		if err != nil {
-			return nil, nil, fmt.Errorf("BackupDataStats: %w", err)
+			return nil, err
 		}
 		q.Repository, q.ID = a.Prefix, a.BackupID
 		act, err := m.inPod(ctx, env, task{namespace: a.Namespace, image: a.Image, pod: a.Args}, q)
 		if err != nil {
-			return nil, nil, fmt.Errorf("BackupDataStats: %w", err)
+			return nil, err
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
 			out, err := act(ctx)
@@ -254,7 +233,7 @@ func (m *maker) backupDataStats() function.Function {
 				out["mode"] = a.StatsMode
 			}
 			return out, err
-		}, nil, nil
+		}, nil
 	})
 }
 
@@ -266,26 +245,16 @@ type checkArgs struct {
 }
 
 func (m *maker) checkRepository() function.Function {
-	return function.Prepared(catalogue.Function{
+	return moving(m, catalogue.Function{
 		Name: "CheckRepository", Family: family, Summary: "Tells whether the repository is there and its passphrase fits.",
 		Profile: true, Idempotent: true, Reattach: true, ReadOnly: true, Timeout: dataCall, Rules: withoutClaims,
 		Outputs: append(outputs("passwordIncorrect", "true or false", "repoUnavailable", "true or false"), version),
-	}, func(ctx context.Context, env *function.Env, a checkArgs) (function.Act, func(), error) {
-		if err := m.c.Need(); err != nil {
-			return nil, nil, err
-		}
+	}, func(ctx context.Context, env *function.Env, a checkArgs) (function.Act, error) {
 		q, err := m.request(env, mover.Check, a.repositoryArgs)
 		if err != nil {
-			return nil, nil, fmt.Errorf("CheckRepository: %w", err)
+			return nil, err
 		}
 		q.Repository = a.Prefix
-		act, err := m.inPod(ctx, env, task{image: a.Image, pod: a.Args}, q)
-		if err != nil {
-			return nil, nil, fmt.Errorf("CheckRepository: %w", err)
-		}
-		return act, nil, nil
+		return m.inPod(ctx, env, task{image: a.Image, pod: a.Args}, q)
 	})
 }
-
-// withoutClaims are the permissions of those that mount no volume.
-var withoutClaims = append(append(podRules[:0:0], podrun.Rules...), podrun.FilesRules...)

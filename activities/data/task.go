@@ -45,8 +45,12 @@ type task struct {
 	readOnly  bool
 }
 
-// podRules are the permissions of functions that move data in a pod of its own.
-var podRules = append(append([]catalogue.Rule{{Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"get"}}}, podrun.Rules...), podrun.FilesRules...)
+// The permissions of functions that move data in a pod of its own, without
+// claims and with them.
+var (
+	withoutClaims = slices.Concat(podrun.Rules, podrun.FilesRules)
+	podRules      = slices.Concat([]catalogue.Rule{{Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"get"}}}, withoutClaims)
+)
 
 // inPod returns the act that runs a mover in a pod of its own. The request,
 // which has credentials, is a file of the pod.
