@@ -33,8 +33,7 @@ func (e *Engine) at(ctx context.Context, ref plan.Reference, use func(s location
 // profile. Idempotent.
 func (e *Engine) Publish(ctx context.Context, rp plan.RestorePoint) error {
 	return e.at(ctx, *rp.Profile, func(s location.Store, note func(string)) error {
-		_, err := points.Publish(ctx, s, rp, note)
-		return err
+		return points.Publish(ctx, s, rp, note)
 	})
 }
 

@@ -130,7 +130,7 @@ func (p paths) disk(full bool) error {
 	if _, err := p.loadOptions(); err != nil {
 		return err
 	}
-	filler := p.in("csi", "pool", "filler")
+	filler := filepath.Join(p.pool(), "filler")
 	if !full {
 		return os.RemoveAll(filler)
 	}

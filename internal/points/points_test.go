@@ -54,7 +54,8 @@ func TestARestorePointGoesAndComesBack(t *testing.T) {
 			rp := point(t, "shop-1", files)
 			require.NoError(t, os.WriteFile(filepath.Join(rp.Directory, plan.RestorePointFile), []byte("old"), 0o600))
 			for range 2 { // it may be repeated
-				done, err := Publish(t.Context(), s, rp, quiet)
+				require.NoError(t, Publish(t.Context(), s, rp, quiet))
+				done, err := Read(t.Context(), s, rp.ID)
 				require.NoError(t, err)
 				require.Len(t, done.Files, 3)
 			}
@@ -102,15 +103,14 @@ func TestACutInTheMiddleLeavesNothingInTheList(t *testing.T) {
 	server.Line.CutAfter(1 << 20)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	_, err := Publish(ctx, s, rp, quiet)
+	err := Publish(ctx, s, rp, quiet)
 	require.Error(t, err)
 	require.Equal(t, fault.Transient, fault.Of(err))
 	server.Line.Mend()
 	list, err := List(t.Context(), s)
 	require.NoError(t, err)
 	require.Empty(t, list)
-	_, err = Publish(t.Context(), s, rp, quiet)
-	require.NoError(t, err)
+	require.NoError(t, Publish(t.Context(), s, rp, quiet))
 	require.NoError(t, Verify(t.Context(), s, "shop-1", quiet))
 }
 

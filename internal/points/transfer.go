@@ -17,9 +17,8 @@ import (
 )
 
 // Publish copies a restore point from its directory to a location: its files,
-// then its record, with the files' sums, then its entry. It returns the record.
-// It may be repeated; until the entry is there, no list shows it.
-func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note func(string)) (*plan.RestorePoint, error) {
+// then its record, with the files' sums, then its entry. It may be repeated; until the entry is there, no list shows it.
+func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note func(string)) error {
 	dir := rp.Directory
 	rp.Files = nil
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
@@ -47,9 +46,9 @@ func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note f
 		err = write(ctx, s, &rp)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("publish restore point %q to %s: %w", rp.ID, s, err)
+		return fmt.Errorf("publish restore point %q to %s: %w", rp.ID, s, err)
 	}
-	return &rp, nil
+	return nil
 }
 
 func put(ctx context.Context, s location.Store, id, name, file string) (f plan.File, err error) {
