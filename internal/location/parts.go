@@ -13,7 +13,7 @@ const mib = 1 << 20
 // A store takes an object in parts of bounded number, so the parts of a stream
 // whose length nobody knows grow: the first thousand of 8 MiB, the next of 16,
 // and so on. In memory are, at a time: 64 MiB for a stream of up to 54 GiB,
-// 256 MiB up to 246 GiB, 512 MiB up to 496 GiB, then 1.25 GiB up to 5.3 TiB.
+// 256 MiB up to 242 GiB, 512 MiB up to 492 GiB, then 1.25 GiB up to 5.3 TiB.
 // An object whose length is known has parts of one size, 64 MiB in memory up to
 // 280 GiB, and 1.2 GiB at 5 TiB.
 const (
