@@ -17,7 +17,8 @@ import (
 )
 
 // Publish copies a restore point from its directory to a location: its files,
-// then its record, with the files' sums, then its entry. It may be repeated; until the entry is there, no list shows it.
+// then its record, with the files' sums, then its entry. It may be repeated;
+// until the entry is there, no list shows it.
 func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note func(string)) error {
 	dir := rp.Directory
 	rp.Files = nil
