@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
@@ -276,9 +276,9 @@ type deleteExportsArgs struct {
 func deleteExports(m *movers.Movers) function.Function {
 	return function.New(catalogue.Function{
 		Name: "DeleteExports", Family: family,
-		Summary: "Delete what ExportVolumes copied for this restore point. Content where there is nothing.",
-		Outputs: []catalogue.Output{{Name: "spaceFreed", Description: "bytes that the location holds less"}},
-		Profile: true, Idempotent: true, Timeout: 24 * time.Hour,
+		Summary:       "Delete what ExportVolumes copied for this restore point. Content where there is nothing, and where the run has no location profile and nothing was exported.",
+		Outputs:       []catalogue.Output{{Name: "spaceFreed", Description: "bytes that the location holds less"}},
+		MayUseProfile: true, Idempotent: true, Timeout: 24 * time.Hour,
 	}, func(ctx context.Context, env *function.Env, a deleteExportsArgs) (function.Outputs, error) {
 		out, err := dropExports(ctx, m, env, a)
 		return out, wrap("delete exports", err)
@@ -289,6 +289,10 @@ func dropExports(ctx context.Context, m *movers.Movers, env *function.Env, a del
 	volumes, err := decode[Volume]("volumes", a.Volumes)
 	if err != nil {
 		return nil, err
+	}
+	exported := func(v Volume) bool { return v.Export != nil }
+	if env.Profile == nil && env.NoProfile == nil && !slices.ContainsFunc(volumes, exported) {
+		return function.Outputs{"spaceFreed": "0 B"}, nil // there was no location
 	}
 	q, err := m.Request(env, mover.Delete, a.EncryptionKey)
 	if err != nil {
@@ -305,7 +309,7 @@ func dropExports(ctx context.Context, m *movers.Movers, env *function.Env, a del
 	}
 	q.Reclaim = a.ReclaimSpace
 	if len(q.Delete) == 0 {
-		return function.Outputs{"spaceFreed": strconv.Itoa(0) + " B"}, nil
+		return function.Outputs{"spaceFreed": "0 B"}, nil
 	}
 	return m.Here(ctx, env, q)
 }

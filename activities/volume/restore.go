@@ -64,7 +64,7 @@ func restoreVolumes(c *cluster.Cluster, m *movers.Movers) function.Function {
 			{Name: "temporary", Description: "snapshots in the other namespace that claims still need until a first pod binds them; for DeleteSnapshots, later. Empty otherwise"},
 			{Name: "warnings", Description: "list of what may keep a database from starting on a restored volume"},
 		},
-		Profile: true, Idempotent: true, Reattach: true,
+		MayUseProfile: true, Idempotent: true, Reattach: true,
 		Timeout: exportCall,
 		Rules: append([]catalogue.Rule{
 			snapshotRule("get", "list", "watch", "create", "delete"),

@@ -64,6 +64,9 @@ func (m *Movers) Request(env *function.Env, do, passphrase string) (*mover.Reque
 
 // NeedProfile is an error for a call whose run has no location profile.
 func NeedProfile(env *function.Env) error {
+	if env.NoProfile != nil {
+		return env.NoProfile
+	}
 	if env.Profile == nil {
 		return fault.New(fault.User, "the run has no location profile; give one, as profile: {name, namespace}")
 	}
