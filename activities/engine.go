@@ -32,11 +32,14 @@ type Config struct {
 	// BlueprintsDir holds blueprints beside those of the library.
 	BlueprintsDir string
 	Secrets       *secret.Store
-	Functions     []function.Function
-	Cluster       *cluster.Cluster // nil: a worker without one
-	Namespace     string           // of Temporal
-	Client        client.Client    // may be nil: then nothing is watched or signalled
-	Log           *slog.Logger     // redacts
+	// Key returns the passphrase that restore points in locations are sealed
+	// with, and that opens repositories whose blueprint names none.
+	Key       func() (string, error)
+	Functions []function.Function
+	Cluster   *cluster.Cluster // nil: a worker without one
+	Namespace string           // of Temporal
+	Client    client.Client    // may be nil: then nothing is watched or signalled
+	Log       *slog.Logger     // redacts
 }
 
 // Engine holds the activities. Make it with New.

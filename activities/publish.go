@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
 	"thaw/internal/points"
@@ -29,11 +30,27 @@ func (e *Engine) at(ctx context.Context, ref plan.Reference, use func(s location
 	return use(s, func(text string) { e.log.Debug(text, "location", s.String()) })
 }
 
+// key is that by which restore points are sealed.
+func (e *Engine) key() (points.Key, error) {
+	if e.cfg.Key == nil {
+		return nil, fault.New(fault.Permanent, "restore points in a location are sealed with the worker's secretsKey, and this worker has none")
+	}
+	passphrase, err := e.cfg.Key()
+	if err != nil {
+		return nil, err
+	}
+	return points.NewKey(passphrase)
+}
+
 // Publish copies a restore point that is recorded to the location of its run's
 // profile. Idempotent.
 func (e *Engine) Publish(ctx context.Context, rp plan.RestorePoint) error {
 	return e.at(ctx, *rp.Profile, func(s location.Store, note func(string)) error {
-		return points.Publish(ctx, s, rp, note)
+		key, err := e.key()
+		if err != nil {
+			return err
+		}
+		return points.Publish(ctx, s, rp, key, note)
 	})
 }
 
@@ -44,7 +61,8 @@ func (e *Engine) Unpublish(ctx context.Context, ref plan.RestorePointRef) error 
 }
 
 // Fetch copies a restore point from a location into the worker's directory of
-// restore points, where it is not there. Idempotent.
+// restore points, where it is not there, and refuses one that was changed.
+// Idempotent.
 func (e *Engine) Fetch(ctx context.Context, in plan.FetchInput) error {
 	dir, err := e.location(in.Location)
 	if err != nil {
@@ -54,7 +72,11 @@ func (e *Engine) Fetch(ctx context.Context, in plan.FetchInput) error {
 		return nil // or the plan says what is wrong with it
 	}
 	return e.at(ctx, in.Profile, func(s location.Store, note func(string)) error {
-		rp, err := points.Fetch(ctx, s, in.From, filepath.Join(dir, in.From), note)
+		key, err := e.key()
+		if err != nil {
+			return err
+		}
+		rp, err := points.Fetch(ctx, s, in.From, filepath.Join(dir, in.From), key, note)
 		if err != nil {
 			return err
 		}

@@ -1,8 +1,8 @@
 // Package points keeps restore points in a location, so that they are found
 // with everything else lost. A restore point there is a directory of files, and
-// a record which names each with its size and checksum; the record is written
-// last, and then an entry of the index, whose name says what a list shows.
-// Start with Publish and List.
+// a record which names each with its size and checksum; the record and its seal
+// are written last, and then an entry of the index, whose name says what a list
+// shows. Start with Publish and List.
 package points
 
 import (
@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	root  = "restorepoints"
-	index = "restorepoints-index"
+	root       = "restorepoints"
+	index      = "restorepoints-index"
+	recordFile = plan.RestorePointFile
 	// recordLimit bounds what is read of a record.
 	recordLimit = 64 << 20
 )
@@ -42,6 +43,9 @@ type Entry struct {
 func EntryOf(rp *plan.RestorePoint) Entry {
 	return Entry{ID: rp.ID, Target: rp.Target.Key(), Blueprint: rp.Blueprint, Consistent: rp.Consistent, CompletedAt: rp.CompletedAt.UTC().Truncate(time.Second)}
 }
+
+// Of reports whether the entry is that of this record.
+func (e Entry) Of(rp *plan.RestorePoint) bool { return e.name() == EntryOf(rp).name() }
 
 const (
 	stamp = "20060102T150405Z"
@@ -112,10 +116,11 @@ func at(id string, elem ...string) string {
 	return path.Join(append([]string{root, id}, elem...)...)
 }
 
-// Read returns the record of a restore point. Errors: location.ErrNotFound
-// (fault.User) where there is none of that id.
-func Read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint, error) {
-	rp, err := read(ctx, s, id)
+// Read returns the record of a restore point, whose seal it checks where a key
+// is given. Errors: location.ErrNotFound (fault.User) where there is none of
+// that id; fault.User where the record or its seal was changed.
+func Read(ctx context.Context, s location.Store, id string, key Key) (*plan.RestorePoint, error) {
+	rp, _, err := read(ctx, s, id, key)
 	switch {
 	case errors.Is(err, location.ErrNotFound):
 		return nil, fault.New(fault.User, "restore point %q: %s has none of that id; list what there is with: thaw restorepoint list (%w)", id, s, location.ErrNotFound)
@@ -125,31 +130,39 @@ func Read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint,
 	return rp, nil
 }
 
-func read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint, error) {
+func read(ctx context.Context, s location.Store, id string, key Key) (*plan.RestorePoint, []byte, error) {
 	if !plan.ValidRestorePointID(id) {
-		return nil, fault.New(fault.User, "it is no id: want lower-case letters, digits, dots and dashes")
+		return nil, nil, fault.New(fault.User, "it is no id: want lower-case letters, digits, dots and dashes")
 	}
-	r, err := s.Get(ctx, at(id, plan.RestorePointFile), 0, -1)
+	r, err := s.Get(ctx, at(id, recordFile), 0, -1)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = r.Close() }()
 	b, err := io.ReadAll(io.LimitReader(r, recordLimit))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if err := key.check(ctx, s, id, b); err != nil {
+		return nil, nil, err
 	}
 	rp, err := plan.ParseRestorePoint(b)
 	if err != nil {
-		return nil, fault.New(fault.User, "%s: %w", at(id, plan.RestorePointFile), err)
+		return nil, nil, fault.New(fault.User, "%s: %w", at(id, recordFile), err)
 	}
 	if rp.ID != id {
-		return nil, fault.New(fault.User, "%s is of %q: it was put there by hand", at(id, plan.RestorePointFile), rp.ID)
+		return nil, nil, fault.New(fault.User, "%s is of %q: it was put there by hand", at(id, recordFile), rp.ID)
 	}
-	return rp, nil
+	return rp, b, nil
 }
 
-// write writes the record, and its entry.
-func write(ctx context.Context, s location.Store, rp *plan.RestorePoint) error {
+func putBytes(ctx context.Context, s location.Store, name string, content []byte) error {
+	_, err := s.Put(ctx, name, bytes.NewReader(content), location.PutOptions{Size: int64(len(content))})
+	return err
+}
+
+// write writes the record, its seal, and its entry.
+func write(ctx context.Context, s location.Store, rp *plan.RestorePoint, key Key) error {
 	b, err := json.MarshalIndent(rp, "", "  ")
 	if err != nil {
 		return fault.New(fault.Permanent, "%w", err)
@@ -158,24 +171,32 @@ func write(ctx context.Context, s location.Store, rp *plan.RestorePoint) error {
 	for _, o := range []struct {
 		name    string
 		content []byte
-	}{{at(rp.ID, plan.RestorePointFile), b}, {EntryOf(rp).name(), nil}} {
-		if _, err := s.Put(ctx, o.name, bytes.NewReader(o.content), location.PutOptions{Size: int64(len(o.content))}); err != nil {
+	}{{at(rp.ID, recordFile), b}, {at(rp.ID, sealFile), key.seal(b)}, {EntryOf(rp).name(), nil}} {
+		if err := putBytes(ctx, s, o.name, o.content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Remove is Delete of a restore point whose entry is not at hand.
+// Remove is Delete of a restore point whose entry is not at hand. It is found
+// by its name: what its record says is not asked.
 func Remove(ctx context.Context, s location.Store, id string, note func(string)) error {
-	rp, err := Read(ctx, s, id)
-	if errors.Is(err, location.ErrNotFound) {
-		return nil
+	if !plan.ValidRestorePointID(id) {
+		return fault.New(fault.User, "restore point %q: it is no id", id)
 	}
+	list, err := List(ctx, s)
 	if err != nil {
 		return err
 	}
-	return Delete(ctx, s, EntryOf(rp), note)
+	for _, e := range list {
+		if e.ID == id {
+			if err := s.Delete(ctx, e.name()); err != nil {
+				return fmt.Errorf("restore point %q: %w", id, err)
+			}
+		}
+	}
+	return removeFiles(ctx, s, id, note)
 }
 
 // Delete removes a restore point and its files; the data that it names by its
@@ -185,8 +206,12 @@ func Delete(ctx context.Context, s location.Store, e Entry, note func(string)) e
 	if err := s.Delete(ctx, e.name()); err != nil {
 		return fmt.Errorf("restore point %q: %w", e.ID, err)
 	}
-	if _, err := location.Remove(ctx, s, at(e.ID), note); err != nil {
-		return fmt.Errorf("restore point %q: %w", e.ID, err)
+	return removeFiles(ctx, s, e.ID, note)
+}
+
+func removeFiles(ctx context.Context, s location.Store, id string, note func(string)) error {
+	if _, err := location.Remove(ctx, s, at(id), note); err != nil {
+		return fmt.Errorf("restore point %q: %w", id, err)
 	}
 	return nil
 }
