@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"thaw/blueprints/plan"
+	"thaw/docs"
 	"thaw/internal/keyfiles"
 	store "thaw/internal/location"
 	"thaw/internal/points"
@@ -69,7 +70,7 @@ worker is asked.`,
 	}
 	var p pointsAt
 	p.flags(cmd.PersistentFlags())
-	cmd.AddCommand(listPoints(&p), showPoint(&p), verifyPoint(&p), sealPoint(&p))
+	cmd.AddCommand(listPoints(&p), showPoint(&p), verifyPoint(&p), sealPoint(&p), schemaOfPoints())
 	return cmd
 }
 
@@ -209,6 +210,16 @@ func sealPoint(p *pointsAt) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+func schemaOfPoints() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of a restore point's record", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(docs.RestorePointSchema)
+			return err
+		},
+	}
 }
 
 // confirm asks a person, unless they said yes before.
