@@ -8,6 +8,8 @@ package points
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,17 +65,20 @@ func (e Entry) name() string {
 	return path.Join(index, e.CompletedAt.UTC().Format(stamp), e.ID, part(e.Target), part(e.Blueprint), word)
 }
 
-// part makes a text one part of a name. One that is too long is cut: the record
-// has it whole.
+// part makes a text one part of a name. One that is too long is cut, and ends in
+// a sum, so that two are never taken for one: the record has it whole.
 func part(text string) string {
-	text = "_" + url.QueryEscape(text) // never empty, nor dots alone
-	if len(text) > partLimit {
-		text = text[:partLimit]
-		if i := strings.LastIndexByte(text, '%'); i > partLimit-3 { // half an escape
-			text = text[:i]
-		}
+	name := "_" + url.QueryEscape(text) // never empty, nor dots alone
+	if len(name) <= partLimit {
+		return name
 	}
-	return text
+	sum := sha256.Sum256([]byte(text))
+	end := "~" + hex.EncodeToString(sum[:8])
+	name = name[:partLimit-len(end)]
+	if i := strings.LastIndexByte(name, '%'); i > len(name)-3 { // half an escape
+		name = name[:i]
+	}
+	return name + end
 }
 
 func unpart(text string) string {
@@ -110,6 +115,34 @@ func List(ctx context.Context, s location.Store) ([]Entry, error) {
 		return nil, fmt.Errorf("list restore points: %w", err)
 	}
 	return list, nil
+}
+
+// Listed returns the entry of a record. Errors: fault.User where the index has
+// it not, or says otherwise than the record.
+func Listed(ctx context.Context, s location.Store, rp *plan.RestorePoint) (location.Object, error) {
+	o, err := s.Stat(ctx, EntryOf(rp).name())
+	if errors.Is(err, location.ErrNotFound) {
+		err = fault.New(fault.User, "restore point %q: its entry in the index is missing, or says otherwise than its record: want %s; somebody changed it", rp.ID, EntryOf(rp).name())
+	}
+	return o, err
+}
+
+// repositoryFile is in the root of every repository of Kopia's.
+const repositoryFile = "kopia.repository"
+
+// Repositories returns the paths of the repositories in a location, whose data
+// restore points name. It looks at the name of every object.
+func Repositories(ctx context.Context, s location.Store) (paths []string, err error) {
+	err = s.List(ctx, "", func(o location.Object) error {
+		if dir, file := path.Split(o.Name); file == repositoryFile && dir != "" && !strings.HasPrefix(dir, root) {
+			paths = append(paths, strings.TrimSuffix(dir, "/"))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for repositories: %w", err)
+	}
+	return paths, nil
 }
 
 func at(id string, elem ...string) string {
@@ -199,9 +232,9 @@ func Remove(ctx context.Context, s location.Store, id string, note func(string))
 	return removeFiles(ctx, s, id, note)
 }
 
-// Delete removes a restore point and its files; the data that it names by its
-// artifacts is another's. Its entry goes first: what a list shows is whole. It
-// is content where there is nothing.
+// Delete removes a restore point, its files and its marks; the data that it names
+// by its artifacts is another's. Its entry goes first: what a list shows is
+// whole. It is content where there is nothing.
 func Delete(ctx context.Context, s location.Store, e Entry, note func(string)) error {
 	if err := s.Delete(ctx, e.name()); err != nil {
 		return fmt.Errorf("restore point %q: %w", e.ID, err)
@@ -213,5 +246,5 @@ func removeFiles(ctx context.Context, s location.Store, id string, note func(str
 	if _, err := location.Remove(ctx, s, at(id), note); err != nil {
 		return fmt.Errorf("restore point %q: %w", id, err)
 	}
-	return nil
+	return Unmark(ctx, s, id)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"thaw/blueprints/fault"
@@ -74,14 +75,35 @@ func Fetch(ctx context.Context, s location.Store, id, dir string, key Key, note 
 	if err != nil {
 		return nil, err
 	}
-	rp.Relocate(dir)
+	return rp, fetchAll(ctx, s, rp, rp.Files, dir, note)
+}
+
+// FetchRecords is Fetch of the record, and of those that it has of its parts:
+// enough to delete what they name. The record that it returns says, by its
+// Files, what was not fetched.
+func FetchRecords(ctx context.Context, s location.Store, id, dir string, key Key, note func(string)) (*plan.RestorePoint, error) {
+	rp, err := Read(ctx, s, id, key)
+	if err != nil {
+		return nil, err
+	}
+	var records []plan.File
 	for _, f := range rp.Files {
-		if err := fetch(ctx, s, id, f, dir); err != nil {
-			return nil, fmt.Errorf("fetch restore point %q from %s: %w", id, s, err)
+		if path.Base(f.Name) == recordFile {
+			records = append(records, f)
+		}
+	}
+	return rp, fetchAll(ctx, s, rp, records, dir, note)
+}
+
+func fetchAll(ctx context.Context, s location.Store, rp *plan.RestorePoint, files []plan.File, dir string, note func(string)) error {
+	rp.Relocate(dir)
+	for _, f := range files {
+		if err := fetch(ctx, s, rp.ID, f, dir); err != nil {
+			return fmt.Errorf("fetch restore point %q from %s: %w", rp.ID, s, err)
 		}
 		note("fetched " + f.Name)
 	}
-	return rp, nil
+	return nil
 }
 
 func fetch(ctx context.Context, s location.Store, id string, f plan.File, dir string) (err error) {
