@@ -97,6 +97,7 @@ func (e *Engine) Register(r Registry) {
 		plan.ActivityWatch: e.Watch, plan.ActivityArtifacts: e.Artifacts, plan.ActivityRecord: e.Record, plan.ActivityForget: e.Forget,
 		plan.ActivityFetch: e.Fetch, plan.ActivityPublish: e.Publish, plan.ActivityUnpublish: e.Unpublish,
 		plan.ActivityPlanApplication: e.PlanApplication, plan.ActivityPlanRestore: e.PlanRestore,
+		plan.ActivityPlanRetire: e.PlanRetire, plan.ActivityMarkRetiring: e.MarkRetiring, plan.ActivityPlanDeletion: e.PlanDeletion, plan.ActivityMaintain: e.Maintain,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

@@ -14,15 +14,21 @@ import (
 
 // at opens the location of a profile, for as long as use runs; what use notes
 // is logged.
-func (e *Engine) at(ctx context.Context, ref plan.Reference, use func(s location.Store, note func(string)) error) (err error) {
+func (e *Engine) at(ctx context.Context, ref plan.Reference, use func(s location.Store, note func(string)) error) error {
+	return e.opened(ctx, func() (location.Store, error) {
+		p, err := e.profile(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		return location.Open(ctx, *p)
+	}, use)
+}
+
+func (e *Engine) opened(ctx context.Context, open func() (location.Store, error), use func(s location.Store, note func(string)) error) (err error) {
 	stop := heartbeats(ctx, time.Second, nothing)
 	defer stop()
 	defer func() { err = e.toTemporal(err) }()
-	p, err := e.profile(ctx, ref)
-	if err != nil {
-		return err
-	}
-	s, err := location.Open(ctx, *p)
+	s, err := open()
 	if err != nil {
 		return err
 	}
@@ -68,7 +74,8 @@ func (e *Engine) Fetch(ctx context.Context, in plan.FetchInput) error {
 	if err != nil {
 		return e.toTemporal(err)
 	}
-	if _, err := e.readRestorePoint(in.From, dir); err == nil || !plan.ValidRestorePointID(in.From) {
+	switch here, err := e.readRestorePoint(in.From, dir); {
+	case !plan.ValidRestorePointID(in.From), err == nil && (in.Records || len(here.Files) == 0):
 		return nil // or the plan says what is wrong with it
 	}
 	return e.at(ctx, in.Profile, func(s location.Store, note func(string)) error {
@@ -76,13 +83,20 @@ func (e *Engine) Fetch(ctx context.Context, in plan.FetchInput) error {
 		if err != nil {
 			return err
 		}
-		rp, err := points.Fetch(ctx, s, in.From, filepath.Join(dir, in.From), key, note)
+		fetch := points.Fetch
+		if in.Records {
+			fetch = points.FetchRecords
+		}
+		rp, err := fetch(ctx, s, in.From, filepath.Join(dir, in.From), key, note)
 		if err != nil {
 			return err
 		}
 		// A profile is named anew where clusters and workers are: the one that
 		// it was found by.
-		rp.Profile, rp.Files = &in.Profile, nil
+		rp.Profile = &in.Profile
+		if !in.Records {
+			rp.Files = nil
+		}
 		_, err = e.writeRestorePoint(*rp)
 		return err
 	})
