@@ -128,7 +128,7 @@ fuzz: ## fuzz every parser for FUZZTIME each (default 1m)
 
 golden: ## write the golden files again
 	$(GO) test ./worker/wiring -update
-	$(GO) test ./blueprints ./blueprints/catalogue/rbac -update
+	$(GO) test ./blueprints ./blueprints/catalogue/rbac ./blueprints/schema -update
 
 clean: ## remove what was built
 	rm -rf bin .demo

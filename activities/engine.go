@@ -32,11 +32,14 @@ type Config struct {
 	// BlueprintsDir holds blueprints beside those of the library.
 	BlueprintsDir string
 	Secrets       *secret.Store
-	Functions     []function.Function
-	Cluster       *cluster.Cluster // nil: a worker without one
-	Namespace     string           // of Temporal
-	Client        client.Client    // may be nil: then nothing is watched or signalled
-	Log           *slog.Logger     // redacts
+	// Key returns the passphrase that restore points in locations are sealed
+	// with, and that opens repositories whose blueprint names none.
+	Key       func() (string, error)
+	Functions []function.Function
+	Cluster   *cluster.Cluster // nil: a worker without one
+	Namespace string           // of Temporal
+	Client    client.Client    // may be nil: then nothing is watched or signalled
+	Log       *slog.Logger     // redacts
 }
 
 // Engine holds the activities. Make it with New.
@@ -94,6 +97,7 @@ func (e *Engine) Register(r Registry) {
 		plan.ActivityWatch: e.Watch, plan.ActivityArtifacts: e.Artifacts, plan.ActivityRecord: e.Record, plan.ActivityForget: e.Forget,
 		plan.ActivityFetch: e.Fetch, plan.ActivityPublish: e.Publish, plan.ActivityUnpublish: e.Unpublish,
 		plan.ActivityPlanApplication: e.PlanApplication, plan.ActivityPlanRestore: e.PlanRestore,
+		plan.ActivityPlanRetire: e.PlanRetire, plan.ActivityMarkRetiring: e.MarkRetiring, plan.ActivityPlanDeletion: e.PlanDeletion, plan.ActivityMaintain: e.Maintain,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

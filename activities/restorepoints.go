@@ -14,6 +14,7 @@ import (
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
+	"thaw/internal/points"
 )
 
 // Record writes a restore point: whole or not at all, and to disk, before the
@@ -48,6 +49,11 @@ func (e *Engine) Forget(_ context.Context, ref plan.RestorePointRef) error {
 	}
 	// What is still there is not ours to judge: a directory with it stays.
 	_ = os.Remove(ref.Directory)
+	for _, marks := range points.MarkDirectories(ref.ID) {
+		if err := os.RemoveAll(filepath.Join(filepath.Dir(ref.Directory), marks)); err != nil {
+			return e.toTemporal(fault.New(fault.Transient, "forget restore point %s: %w", ref.ID, err))
+		}
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,12 +13,50 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"thaw/blueprints/plan"
+	"thaw/docs"
 	"thaw/internal/keyfiles"
 	store "thaw/internal/location"
 	"thaw/internal/points"
 )
+
+// pointsAt is where restore points are, and the key that they are checked with.
+type pointsAt struct{ location, profile, key string }
+
+func (p *pointsAt) flags(f *pflag.FlagSet) {
+	f.StringVar(&p.profile, "profile", "", "folder of a location profile, with a file for each key (docs/locations.md)")
+	f.StringVar(&p.location, "location", defaultLocation(), "directory of restore points (default: $THAW_LOCATION, or that of thaw dev)")
+	f.StringVar(&p.key, "key", "", "file of the secretsKey of the worker that wrote them: checks that none was changed")
+}
+
+// open opens the profile's location, and reads the key. Without a key nobody
+// can say whether a record was changed, which the user is told.
+func (p *pointsAt) open(cmd *cobra.Command, use func(s store.Store, key points.Key) error) error {
+	key, err := p.readKey()
+	if err != nil {
+		return err
+	}
+	if key == nil {
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "The seal is not checked: a record that was changed is not known as such. Check it with --key FILE, the worker's secretsKey.")
+	}
+	return at(cmd.Context(), p.profile, func(s store.Store) error { return use(s, key) })
+}
+
+func (p *pointsAt) readKey() (points.Key, error) {
+	if p.key == "" {
+		return nil, nil
+	}
+	if p.profile == "" {
+		return nil, usagef("--key goes with --profile FOLDER: restore points in a directory of a worker have no seal")
+	}
+	passphrase, err := keyfiles.Passphrase(p.key)
+	if err != nil {
+		return nil, fmt.Errorf("--key: %w", err)
+	}
+	return points.NewKey(passphrase)
+}
 
 func restorePointCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -27,64 +66,118 @@ func restorePointCommand() *cobra.Command {
 worker is asked.`,
 		Example: `  thaw restorepoint list --location /backups
   thaw restorepoint list --profile /etc/thaw/secrets/s3
-  thaw restorepoint verify --profile /etc/thaw/secrets/s3 shop-db-20261125t101500z-1b2c3d4e`,
+  thaw restorepoint verify --profile /etc/thaw/secrets/s3 --key /etc/thaw/secrets.key shop-db-20261125t101500z-1b2c3d4e`,
 	}
-	var location, profile string
-	cmd.PersistentFlags().StringVar(&profile, "profile", "", "folder of a location profile, with a file for each key (docs/locations.md)")
-	cmd.PersistentFlags().StringVar(&location, "location", defaultLocation(), "directory of restore points (default: $THAW_LOCATION, or that of thaw dev)")
-	list := &cobra.Command{Use: "list", Short: "List restore points, newest first", Args: cobra.NoArgs}
+	var p pointsAt
+	p.flags(cmd.PersistentFlags())
+	cmd.AddCommand(listPoints(&p), showPoint(&p), verifyPoint(&p), sealPoint(&p), schemaOfPoints())
+	return cmd
+}
+
+func listPoints(p *pointsAt) *cobra.Command {
 	var o output
-	o.flag(list)
-	list.RunE = func(cmd *cobra.Command, _ []string) error {
-		if profile != "" {
-			return at(cmd.Context(), profile, func(s store.Store) error {
-				list, err := points.List(cmd.Context(), s)
+	cmd := &cobra.Command{
+		Use: "list", Short: "List restore points, newest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.profile != "" {
+				key, err := p.readKey()
 				if err != nil {
 					return err
 				}
-				slices.Reverse(list)
-				return o.print(cmd.OutOrStdout(), list, func(w io.Writer) { tableOf(w, list) })
-			})
-		}
-		list, err := readRestorePoints(location)
-		if err != nil {
-			return err
-		}
-		return o.print(cmd.OutOrStdout(), list, func(w io.Writer) {
-			entries := make([]points.Entry, len(list))
-			for i := range list {
-				entries[i] = points.EntryOf(&list[i])
+				return at(cmd.Context(), p.profile, func(s store.Store) error {
+					list, err := listed(cmd.Context(), s, key)
+					if err != nil {
+						return err
+					}
+					return o.print(cmd.OutOrStdout(), list, func(w io.Writer) { tableOf(w, list, key != nil) })
+				})
 			}
-			tableOf(w, entries)
-		})
-	}
-	show := &cobra.Command{Use: "show RESTOREPOINT", Short: "Show a restore point with the proof of its freeze", Args: exactly(1, "RESTOREPOINT")}
-	so := output{format: "yaml"}
-	show.Flags().StringVarP(&so.format, "output", "o", "yaml", "json or yaml")
-	show.RunE = func(cmd *cobra.Command, args []string) error {
-		if profile != "" {
-			return at(cmd.Context(), profile, func(s store.Store) error {
-				p, err := points.Read(cmd.Context(), s, args[0])
-				if err != nil {
-					return err
+			list, err := readRestorePoints(p.location)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd.OutOrStdout(), list, func(w io.Writer) {
+				lines := make([]line, len(list))
+				for i := range list {
+					lines[i].Entry = points.EntryOf(&list[i])
 				}
-				return so.print(cmd.OutOrStdout(), p, nil)
+				tableOf(w, lines, false)
 			})
-		}
-		p, err := readRestorePoint(filepath.Join(location, args[0], plan.RestorePointFile))
-		if err != nil {
-			return err
-		}
-		return so.print(cmd.OutOrStdout(), p, nil)
+		},
 	}
-	verify := &cobra.Command{
+	o.flag(cmd)
+	return cmd
+}
+
+// line is a restore point as it is listed.
+type line struct {
+	points.Entry
+	// Seal is "fits", or what is wrong, where a key is given: then each record is
+	// read.
+	Seal string `json:"seal,omitempty"`
+}
+
+// listed are the restore points of a location, newest first.
+func listed(ctx context.Context, s store.Store, key points.Key) ([]line, error) {
+	list, err := points.List(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(list)
+	lines := make([]line, len(list))
+	for i, e := range list {
+		lines[i].Entry = e
+		if key == nil {
+			continue
+		}
+		switch rp, err := points.Read(ctx, s, e.ID, key); {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			lines[i].Seal = err.Error()
+		case !e.Of(rp):
+			lines[i].Seal = "the record says otherwise than its entry in the index: somebody changed that"
+		default:
+			lines[i].Seal = "fits"
+		}
+	}
+	return lines, nil
+}
+
+func showPoint(p *pointsAt) *cobra.Command {
+	o := output{format: "yaml"}
+	cmd := &cobra.Command{
+		Use: "show RESTOREPOINT", Short: "Show a restore point with the proof of its freeze", Args: exactly(1, "RESTOREPOINT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if p.profile != "" {
+				return p.open(cmd, func(s store.Store, key points.Key) error {
+					rp, err := points.Read(cmd.Context(), s, args[0], key)
+					if err != nil {
+						return err
+					}
+					return o.print(cmd.OutOrStdout(), rp, nil)
+				})
+			}
+			rp, err := readRestorePoint(filepath.Join(p.location, args[0], plan.RestorePointFile))
+			if err != nil {
+				return err
+			}
+			return o.print(cmd.OutOrStdout(), rp, nil)
+		},
+	}
+	cmd.Flags().StringVarP(&o.format, "output", "o", "yaml", "json or yaml")
+	return cmd
+}
+
+func verifyPoint(p *pointsAt) *cobra.Command {
+	return &cobra.Command{
 		Use: "verify RESTOREPOINT", Short: "Read back every file of a restore point in a location profile, and check it", Args: exactly(1, "RESTOREPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if profile == "" {
+			if p.profile == "" {
 				return usagef("say where: --profile FOLDER; in a directory, run the blueprint's verify action")
 			}
-			return at(cmd.Context(), profile, func(s store.Store) error {
-				if err := points.Verify(cmd.Context(), s, args[0], func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) }); err != nil {
+			return p.open(cmd, func(s store.Store, key points.Key) error {
+				if err := points.Verify(cmd.Context(), s, args[0], key, func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) }); err != nil {
 					return err
 				}
 				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s: its record and all of its files are whole; data that its artifacts name elsewhere was not read\n", args[0])
@@ -92,16 +185,72 @@ worker is asked.`,
 			})
 		},
 	}
-	cmd.AddCommand(list, show, verify)
+}
+
+func sealPoint(p *pointsAt) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "seal RESTOREPOINT", Short: "Seal a record that you trust: one without a seal, or after the workers' key was changed", Args: exactly(1, "RESTOREPOINT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if p.profile == "" || p.key == "" {
+				return usagef("say where, and with which key: --profile FOLDER --key FILE")
+			}
+			return p.open(cmd, func(s store.Store, key points.Key) error {
+				rp, err := points.Read(cmd.Context(), s, args[0], nil)
+				if err != nil {
+					return err
+				}
+				ask := fmt.Sprintf("%s of %s, by %s, of %s: workers will restore what its record names. Seal it?", rp.ID, rp.Target.Key(), rp.Blueprint, rp.CompletedAt.Format(time.RFC3339))
+				if err := confirm(cmd, yes, ask); err != nil {
+					return err
+				}
+				return points.Seal(cmd.Context(), s, args[0], key)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
 
-func tableOf(w io.Writer, list []points.Entry) {
+func schemaOfPoints() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of a restore point's record", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(docs.RestorePointSchema)
+			return err
+		},
+	}
+}
+
+// confirm asks a person, unless they said yes before.
+func confirm(cmd *cobra.Command, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	_, _ = fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] ")
+	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was done; answer y, or give --yes")
+	}
+	return nil
+}
+
+func tableOf(w io.Writer, list []line, sealed bool) {
+	header := []string{"RESTORE POINT", "TARGET", "BLUEPRINT", "CONSISTENT", "COMPLETED"}
+	if sealed {
+		header = append(header, "SEAL")
+	}
 	rows := make([][]string, len(list))
 	for i, e := range list {
 		rows[i] = []string{e.ID, e.Target, e.Blueprint, fmt.Sprint(e.Consistent), e.CompletedAt.Format(time.RFC3339)}
+		if sealed {
+			rows[i] = append(rows[i], e.Seal)
+		}
 	}
-	table(w, []string{"RESTORE POINT", "TARGET", "BLUEPRINT", "CONSISTENT", "COMPLETED"}, rows)
+	table(w, header, rows)
 }
 
 // at opens the location that a folder's profile leads to.

@@ -35,6 +35,7 @@ func Register(r Registry) {
 	r.RegisterWorkflowWithOptions(FreezeSession, workflow.RegisterOptions{Name: TypeFreezeSession})
 	r.RegisterWorkflowWithOptions(BackupApplication, workflow.RegisterOptions{Name: TypeBackupApplication})
 	r.RegisterWorkflowWithOptions(RestoreApplication, workflow.RegisterOptions{Name: TypeRestoreApplication})
+	r.RegisterWorkflowWithOptions(RetireRestorePoints, workflow.RegisterOptions{Name: TypeRetireRestorePoints})
 	r.RegisterDynamicWorkflow(dynamic, workflow.DynamicRegisterOptions{})
 }
 

@@ -139,7 +139,7 @@ func (a *action) fetch(ctx workflow.Context) error {
 		return nil
 	}
 	ctx = workflow.WithActivityOptions(ctx, moving(a.req.Target, "fetch "+a.req.From))
-	return workflow.ExecuteActivity(ctx, plan.ActivityFetch, plan.FetchInput{From: a.req.From, Location: a.req.Location, Profile: *a.req.Profile}).Get(ctx, nil)
+	return workflow.ExecuteActivity(ctx, plan.ActivityFetch, plan.FetchInput{From: a.req.From, Location: a.req.Location, Profile: *a.req.Profile, Records: a.req.Action == actionDelete}).Get(ctx, nil)
 }
 
 // makePlan asks a worker that serves the target for the plan, and takes in

@@ -18,6 +18,11 @@ const (
 
 	ActivityPlanApplication = "PlanApplication" // ApplicationInput -> PlanOutput
 	ActivityPlanRestore     = "PlanRestore"     // RestoreInput -> PlanOutput
+
+	ActivityPlanRetire   = "PlanRetire"   // RetireInput -> RetirePlan
+	ActivityMarkRetiring = "MarkRetiring" // RetireMarks -> nothing
+	ActivityPlanDeletion = "PlanDeletion" // DeletionInput -> Deletion
+	ActivityMaintain     = "Maintain"     // RetireInput -> []Maintained; the repositories in a location
 )
 
 // Run names the run that a call belongs to. ID is the workflow id and

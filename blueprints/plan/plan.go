@@ -204,6 +204,9 @@ type FetchInput struct {
 	From     string    `json:"from"`
 	Location string    `json:"location,omitempty"` // directory; the worker's where it is empty
 	Profile  Reference `json:"profile"`
+	// Records fetches those alone, for an action that deletes: it needs no file
+	// that it would delete.
+	Records bool `json:"records,omitempty"`
 }
 
 // Phase is one step: a call of a function, or a freeze.

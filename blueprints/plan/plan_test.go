@@ -112,3 +112,24 @@ func TestParseRestorePoint(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "x", rp.ID)
 }
+
+// What parses is written and read again as the same, whatever it is.
+func FuzzParseRestorePoint(f *testing.F) {
+	f.Add([]byte(`{"apiVersion":"` + RestorePointVersion + `","id":"x","options":{"n":1.0,"m":1e20,"o":1e999},"completedAt":"2026-11-25T10:46:18.7+02:00"}`))
+	f.Add([]byte(`{"apiVersion":"` + RestorePointVersion + `","id":"x","directory":"/a","artifacts":{"a":{"keyValue":{"f":"/a/b"}},"b":{}},"application":{"volumes":[null,{"a":[1]}]}}`))
+	f.Add([]byte(`{"apiVersion":"` + RestorePointVersion + `","freezes":[{"results":{"a":{"output":{"b":-0}}}}],"files":[{"name":"\ud800","size":1}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rp, err := ParseRestorePoint(b)
+		if err != nil {
+			return
+		}
+		once, err := json.Marshal(rp)
+		require.NoError(t, err)
+		again, err := ParseRestorePoint(once)
+		require.NoError(t, err)
+		twice, err := json.Marshal(again)
+		require.NoError(t, err)
+		require.Equal(t, string(once), string(twice))
+		again.Relocate("/elsewhere")
+	})
+}

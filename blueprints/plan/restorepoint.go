@@ -40,7 +40,8 @@ type RestorePoint struct {
 	// Skipped phases with who and why: a restore point made around a fault
 	// says so.
 	Skipped []PhaseRecord `json:"skipped,omitempty"`
-	// Files are those beside the record in a location.
+	// Files are those beside the record in a location. In a directory: those
+	// that were not fetched with the record.
 	Files []File `json:"files,omitempty"`
 }
 

@@ -43,10 +43,16 @@ type scene struct {
 
 func newScene(t *testing.T, allow ...string) *scene {
 	t.Helper()
+	return sceneOf(t, func(cfg *wiring.Config) { cfg.Exec.Allow = allow })
+}
+
+// sceneOf is a scene whose worker has been told more.
+func sceneOf(t *testing.T, tell func(*wiring.Config)) *scene {
+	t.Helper()
 	s := &scene{t: t, dir: t.TempDir(), db: testdb.NewSQLite(t)}
 	s.db.StartLoad()
 	s.cfg = testenv.Config(s.dir)
-	s.cfg.Exec.Allow = allow
+	tell(s.cfg)
 	s.server = testenv.StartServer(t, filepath.Join(s.dir, "server"))
 	s.client = s.server.Client()
 	s.worker = testenv.StartWorker(t, s.server, s.cfg, nil)

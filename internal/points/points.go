@@ -1,13 +1,15 @@
 // Package points keeps restore points in a location, so that they are found
 // with everything else lost. A restore point there is a directory of files, and
-// a record which names each with its size and checksum; the record is written
-// last, and then an entry of the index, whose name says what a list shows.
-// Start with Publish and List.
+// a record which names each with its size and checksum; the record and its seal
+// are written last, and then an entry of the index, whose name says what a list
+// shows. Start with Publish and List.
 package points
 
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,8 +25,9 @@ import (
 )
 
 const (
-	root  = "restorepoints"
-	index = "restorepoints-index"
+	root       = "restorepoints"
+	index      = "restorepoints-index"
+	recordFile = plan.RestorePointFile
 	// recordLimit bounds what is read of a record.
 	recordLimit = 64 << 20
 )
@@ -43,6 +46,9 @@ func EntryOf(rp *plan.RestorePoint) Entry {
 	return Entry{ID: rp.ID, Target: rp.Target.Key(), Blueprint: rp.Blueprint, Consistent: rp.Consistent, CompletedAt: rp.CompletedAt.UTC().Truncate(time.Second)}
 }
 
+// Of reports whether the entry is that of this record.
+func (e Entry) Of(rp *plan.RestorePoint) bool { return e.name() == EntryOf(rp).name() }
+
 const (
 	stamp = "20060102T150405Z"
 	// partLimit is what a part of a name has at most: a file system takes 255.
@@ -59,17 +65,20 @@ func (e Entry) name() string {
 	return path.Join(index, e.CompletedAt.UTC().Format(stamp), e.ID, part(e.Target), part(e.Blueprint), word)
 }
 
-// part makes a text one part of a name. One that is too long is cut: the record
-// has it whole.
+// part makes a text one part of a name. One that is too long is cut, and ends in
+// a sum, so that two are never taken for one: the record has it whole.
 func part(text string) string {
-	text = "_" + url.QueryEscape(text) // never empty, nor dots alone
-	if len(text) > partLimit {
-		text = text[:partLimit]
-		if i := strings.LastIndexByte(text, '%'); i > partLimit-3 { // half an escape
-			text = text[:i]
-		}
+	name := "_" + url.QueryEscape(text) // never empty, nor dots alone
+	if len(name) <= partLimit {
+		return name
 	}
-	return text
+	sum := sha256.Sum256([]byte(text))
+	end := "~" + hex.EncodeToString(sum[:8])
+	name = name[:partLimit-len(end)]
+	if i := strings.LastIndexByte(name, '%'); i > len(name)-3 { // half an escape
+		name = name[:i]
+	}
+	return name + end
 }
 
 func unpart(text string) string {
@@ -108,14 +117,43 @@ func List(ctx context.Context, s location.Store) ([]Entry, error) {
 	return list, nil
 }
 
+// Listed returns the entry of a record. Errors: fault.User where the index has
+// it not, or says otherwise than the record.
+func Listed(ctx context.Context, s location.Store, rp *plan.RestorePoint) (location.Object, error) {
+	o, err := s.Stat(ctx, EntryOf(rp).name())
+	if errors.Is(err, location.ErrNotFound) {
+		err = fault.New(fault.User, "restore point %q: its entry in the index is missing, or says otherwise than its record: want %s; somebody changed it", rp.ID, EntryOf(rp).name())
+	}
+	return o, err
+}
+
+// repositoryFile is in the root of every repository of Kopia's.
+const repositoryFile = "kopia.repository"
+
+// Repositories returns the paths of the repositories in a location, whose data
+// restore points name. It looks at the name of every object.
+func Repositories(ctx context.Context, s location.Store) (paths []string, err error) {
+	err = s.List(ctx, "", func(o location.Object) error {
+		if dir, file := path.Split(o.Name); file == repositoryFile && dir != "" && !strings.HasPrefix(dir, root) {
+			paths = append(paths, strings.TrimSuffix(dir, "/"))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for repositories: %w", err)
+	}
+	return paths, nil
+}
+
 func at(id string, elem ...string) string {
 	return path.Join(append([]string{root, id}, elem...)...)
 }
 
-// Read returns the record of a restore point. Errors: location.ErrNotFound
-// (fault.User) where there is none of that id.
-func Read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint, error) {
-	rp, err := read(ctx, s, id)
+// Read returns the record of a restore point, whose seal it checks where a key
+// is given. Errors: location.ErrNotFound (fault.User) where there is none of
+// that id; fault.User where the record or its seal was changed.
+func Read(ctx context.Context, s location.Store, id string, key Key) (*plan.RestorePoint, error) {
+	rp, _, err := read(ctx, s, id, key)
 	switch {
 	case errors.Is(err, location.ErrNotFound):
 		return nil, fault.New(fault.User, "restore point %q: %s has none of that id; list what there is with: thaw restorepoint list (%w)", id, s, location.ErrNotFound)
@@ -125,31 +163,39 @@ func Read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint,
 	return rp, nil
 }
 
-func read(ctx context.Context, s location.Store, id string) (*plan.RestorePoint, error) {
+func read(ctx context.Context, s location.Store, id string, key Key) (*plan.RestorePoint, []byte, error) {
 	if !plan.ValidRestorePointID(id) {
-		return nil, fault.New(fault.User, "it is no id: want lower-case letters, digits, dots and dashes")
+		return nil, nil, fault.New(fault.User, "it is no id: want lower-case letters, digits, dots and dashes")
 	}
-	r, err := s.Get(ctx, at(id, plan.RestorePointFile), 0, -1)
+	r, err := s.Get(ctx, at(id, recordFile), 0, -1)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = r.Close() }()
 	b, err := io.ReadAll(io.LimitReader(r, recordLimit))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if err := key.check(ctx, s, id, b); err != nil {
+		return nil, nil, err
 	}
 	rp, err := plan.ParseRestorePoint(b)
 	if err != nil {
-		return nil, fault.New(fault.User, "%s: %w", at(id, plan.RestorePointFile), err)
+		return nil, nil, fault.New(fault.User, "%s: %w", at(id, recordFile), err)
 	}
 	if rp.ID != id {
-		return nil, fault.New(fault.User, "%s is of %q: it was put there by hand", at(id, plan.RestorePointFile), rp.ID)
+		return nil, nil, fault.New(fault.User, "%s is of %q: it was put there by hand", at(id, recordFile), rp.ID)
 	}
-	return rp, nil
+	return rp, b, nil
 }
 
-// write writes the record, and its entry.
-func write(ctx context.Context, s location.Store, rp *plan.RestorePoint) error {
+func putBytes(ctx context.Context, s location.Store, name string, content []byte) error {
+	_, err := s.Put(ctx, name, bytes.NewReader(content), location.PutOptions{Size: int64(len(content))})
+	return err
+}
+
+// write writes the record, its seal, and its entry.
+func write(ctx context.Context, s location.Store, rp *plan.RestorePoint, key Key) error {
 	b, err := json.MarshalIndent(rp, "", "  ")
 	if err != nil {
 		return fault.New(fault.Permanent, "%w", err)
@@ -158,35 +204,47 @@ func write(ctx context.Context, s location.Store, rp *plan.RestorePoint) error {
 	for _, o := range []struct {
 		name    string
 		content []byte
-	}{{at(rp.ID, plan.RestorePointFile), b}, {EntryOf(rp).name(), nil}} {
-		if _, err := s.Put(ctx, o.name, bytes.NewReader(o.content), location.PutOptions{Size: int64(len(o.content))}); err != nil {
+	}{{at(rp.ID, recordFile), b}, {at(rp.ID, sealFile), key.seal(b)}, {EntryOf(rp).name(), nil}} {
+		if err := putBytes(ctx, s, o.name, o.content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Remove is Delete of a restore point whose entry is not at hand.
+// Remove is Delete of a restore point whose entry is not at hand. It is found
+// by its name: what its record says is not asked.
 func Remove(ctx context.Context, s location.Store, id string, note func(string)) error {
-	rp, err := Read(ctx, s, id)
-	if errors.Is(err, location.ErrNotFound) {
-		return nil
+	if !plan.ValidRestorePointID(id) {
+		return fault.New(fault.User, "restore point %q: it is no id", id)
 	}
+	list, err := List(ctx, s)
 	if err != nil {
 		return err
 	}
-	return Delete(ctx, s, EntryOf(rp), note)
+	for _, e := range list {
+		if e.ID == id {
+			if err := s.Delete(ctx, e.name()); err != nil {
+				return fmt.Errorf("restore point %q: %w", id, err)
+			}
+		}
+	}
+	return removeFiles(ctx, s, id, note)
 }
 
-// Delete removes a restore point and its files; the data that it names by its
-// artifacts is another's. Its entry goes first: what a list shows is whole. It
-// is content where there is nothing.
+// Delete removes a restore point, its files and its marks; the data that it names
+// by its artifacts is another's. Its entry goes first: what a list shows is
+// whole. It is content where there is nothing.
 func Delete(ctx context.Context, s location.Store, e Entry, note func(string)) error {
 	if err := s.Delete(ctx, e.name()); err != nil {
 		return fmt.Errorf("restore point %q: %w", e.ID, err)
 	}
-	if _, err := location.Remove(ctx, s, at(e.ID), note); err != nil {
-		return fmt.Errorf("restore point %q: %w", e.ID, err)
+	return removeFiles(ctx, s, e.ID, note)
+}
+
+func removeFiles(ctx context.Context, s location.Store, id string, note func(string)) error {
+	if _, err := location.Remove(ctx, s, at(id), note); err != nil {
+		return fmt.Errorf("restore point %q: %w", id, err)
 	}
-	return nil
+	return Unmark(ctx, s, id)
 }

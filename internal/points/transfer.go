@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"thaw/blueprints/fault"
@@ -17,9 +18,12 @@ import (
 )
 
 // Publish copies a restore point from its directory to a location: its files,
-// then its record, with the files' sums, then its entry. It may be repeated;
-// until the entry is there, no list shows it.
-func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note func(string)) error {
+// then its record, with the files' sums, and its seal, then its entry. It may be
+// repeated; until the entry is there, no list shows it.
+func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, key Key, note func(string)) error {
+	if key == nil {
+		return fault.New(fault.Permanent, "publish restore point %q to %s: there is no key to seal it with", rp.ID, s)
+	}
 	dir := rp.Directory
 	rp.Files = nil
 	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
@@ -30,7 +34,7 @@ func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note f
 		if err != nil {
 			return err
 		}
-		if name = filepath.ToSlash(name); name == plan.RestorePointFile {
+		if name = filepath.ToSlash(name); name == recordFile || name == sealFile {
 			return nil
 		}
 		if !d.Type().IsRegular() {
@@ -44,7 +48,7 @@ func Publish(ctx context.Context, s location.Store, rp plan.RestorePoint, note f
 		return err
 	})
 	if err == nil {
-		err = write(ctx, s, &rp)
+		err = write(ctx, s, &rp, key)
 	}
 	if err != nil {
 		return fmt.Errorf("publish restore point %q to %s: %w", rp.ID, s, err)
@@ -64,21 +68,42 @@ func put(ctx context.Context, s location.Store, id, name, file string) (f plan.F
 }
 
 // Fetch copies a restore point into a directory, which it makes, and checks
-// what it copies against the record. The directory's own record is written
-// last: while it is missing, the copy is not whole.
-func Fetch(ctx context.Context, s location.Store, id, dir string, note func(string)) (*plan.RestorePoint, error) {
-	rp, err := Read(ctx, s, id)
+// what it copies against the record, and the record by its seal. The directory's
+// own record is written last: while it is missing, the copy is not whole.
+func Fetch(ctx context.Context, s location.Store, id, dir string, key Key, note func(string)) (*plan.RestorePoint, error) {
+	rp, err := Read(ctx, s, id, key)
 	if err != nil {
 		return nil, err
 	}
-	rp.Relocate(dir)
+	return rp, fetchAll(ctx, s, rp, rp.Files, dir, note)
+}
+
+// FetchRecords is Fetch of the record, and of those that it has of its parts:
+// enough to delete what they name. The record that it returns says, by its
+// Files, what was not fetched.
+func FetchRecords(ctx context.Context, s location.Store, id, dir string, key Key, note func(string)) (*plan.RestorePoint, error) {
+	rp, err := Read(ctx, s, id, key)
+	if err != nil {
+		return nil, err
+	}
+	var records []plan.File
 	for _, f := range rp.Files {
-		if err := fetch(ctx, s, id, f, dir); err != nil {
-			return nil, fmt.Errorf("fetch restore point %q from %s: %w", id, s, err)
+		if path.Base(f.Name) == recordFile {
+			records = append(records, f)
+		}
+	}
+	return rp, fetchAll(ctx, s, rp, records, dir, note)
+}
+
+func fetchAll(ctx context.Context, s location.Store, rp *plan.RestorePoint, files []plan.File, dir string, note func(string)) error {
+	rp.Relocate(dir)
+	for _, f := range files {
+		if err := fetch(ctx, s, rp.ID, f, dir); err != nil {
+			return fmt.Errorf("fetch restore point %q from %s: %w", rp.ID, s, err)
 		}
 		note("fetched " + f.Name)
 	}
-	return rp, nil
+	return nil
 }
 
 func fetch(ctx context.Context, s location.Store, id string, f plan.File, dir string) (err error) {
@@ -126,9 +151,10 @@ func check(ctx context.Context, s location.Store, id string, f plan.File, to io.
 	return nil
 }
 
-// Verify reads back every file of a restore point, and says all that is wrong.
-func Verify(ctx context.Context, s location.Store, id string, note func(string)) error {
-	rp, err := Read(ctx, s, id)
+// Verify checks a record by its seal, where a key is given, reads back every file
+// of the restore point, and says all that is wrong.
+func Verify(ctx context.Context, s location.Store, id string, key Key, note func(string)) error {
+	rp, err := Read(ctx, s, id, key)
 	if err != nil {
 		return err
 	}

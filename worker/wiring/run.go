@@ -113,7 +113,7 @@ func Run(ctx context.Context, cfg *Config, wrap func([]function.Function) []func
 	}
 	engine, err := activities.New(activities.Config{
 		StateDir: cfg.StateDir, Location: cfg.Location, BlueprintsDir: cfg.BlueprintsDir,
-		Secrets: secrets, Functions: functions, Cluster: on, Client: c, Log: logger,
+		Secrets: secrets, Key: cfg.passphrase(redact), Functions: functions, Cluster: on, Client: c, Log: logger,
 		Namespace: orDefault(co.Namespace, client.DefaultNamespace),
 	})
 	if err != nil {
