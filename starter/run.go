@@ -197,13 +197,7 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 		faults = append(faults, err)
 	}
 	if f.profile != "" {
-		kind, name, ok := strings.Cut(f.profile, ":")
-		if !ok {
-			kind, name = "", f.profile
-		}
-		r := reference(name)
-		r.Kind = kind
-		req.Profile = &r
+		req.Profile = profileReference(f.profile)
 	}
 	return req, errors.Join(faults...)
 }
@@ -252,6 +246,18 @@ func references(flag string, list []string) (map[string]plan.Reference, error) {
 		refs[n] = reference(ref)
 	}
 	return refs, nil
+}
+
+// profileReference reads NAME, NAMESPACE/NAME, and the same after KIND and a
+// colon.
+func profileReference(text string) *plan.Reference {
+	kind, name, ok := strings.Cut(text, ":")
+	if !ok {
+		kind, name = "", text
+	}
+	r := reference(name)
+	r.Kind = kind
+	return &r
 }
 
 // reference reads NAME, and NAMESPACE/NAME.
