@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"thaw/blueprints/plan"
+	"thaw/blueprints/templates"
 	"thaw/docs"
 	"thaw/internal/keyfiles"
 	store "thaw/internal/location"
@@ -208,19 +209,27 @@ func tableOf(w io.Writer, list []line, sealed bool) {
 
 // at opens the location that a folder's profile leads to.
 func at(ctx context.Context, folder string, use func(store.Store) error) error {
-	keys, err := keyfiles.Read(folder)
+	p, err := profileOf(folder)
 	if err != nil {
-		return fmt.Errorf("--profile: %w", err)
-	}
-	p, err := store.FromKeys(keys)
-	if err != nil {
-		return fmt.Errorf("--profile %s: %w", folder, err)
+		return err
 	}
 	s, err := store.Open(ctx, p)
 	if err != nil {
 		return err
 	}
 	return errors.Join(use(s), s.Close())
+}
+
+func profileOf(folder string) (templates.Profile, error) {
+	keys, err := keyfiles.Read(folder)
+	if err != nil {
+		return templates.Profile{}, fmt.Errorf("--profile: %w", err)
+	}
+	p, err := store.FromKeys(keys)
+	if err != nil {
+		return p, fmt.Errorf("--profile %s: %w", folder, err)
+	}
+	return p, nil
 }
 
 func defaultLocation() string {

@@ -98,6 +98,14 @@ func TestRetentionLeavesWhatItIsToKeep(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, n)
 
+	// All that is there belongs to what is left; what is strewn about is young.
+	_, err = l.Put(t.Context(), "clusters/one/restorepoints/half/file", strings.NewReader("x"), location.PutOptions{})
+	require.NoError(t, err)
+	gc := s.thaw("gc", "--profile", folder, "--key", key, "--dry-run")
+	require.Contains(t, gc, "belongs to one of 2 restore points")
+	require.Contains(t, gc, "1 objects more are younger than a day")
+	s.refused("want one of them", "thaw", "gc", "--profile", folder, "--dry-run", "--delete")
+
 	s.refused("at least one of --keep-last", "thaw", "retire", "--profile", "store")
 }
 
