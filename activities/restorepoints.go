@@ -50,9 +50,11 @@ func (e *Engine) Forget(_ context.Context, ref plan.RestorePointRef) error {
 	// What is still there is not ours to judge: a directory with it stays.
 	_ = os.Remove(ref.Directory)
 	for _, marks := range points.MarkDirectories(ref.ID) {
-		if err := os.RemoveAll(filepath.Join(filepath.Dir(ref.Directory), marks)); err != nil {
+		marks = filepath.Join(filepath.Dir(ref.Directory), marks)
+		if err := os.RemoveAll(marks); err != nil {
 			return e.toTemporal(fault.New(fault.Transient, "forget restore point %s: %w", ref.ID, err))
 		}
+		_ = os.Remove(filepath.Dir(marks))
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ is in effect before the first volume is cut, and every cut is made before the fi
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Namespace, req.Location, req.RequestedBy, req.Plan = args[0], f.location, f.by, f.plan
 			req.Approval, req.OnFailure = f.approval(), f.failing()
-			req.Profile = profileOf(profile)
+			req.Profile = profileReference(profile)
 			if with != "" {
 				b, err := os.ReadFile(with)
 				if err == nil {
@@ -82,7 +82,7 @@ func restoring(use, short string) (*cobra.Command, *launch, *plan.RestoreRequest
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.From, req.Location, req.RequestedBy, req.Plan = args[0], f.location, f.by, f.plan
 			req.Approval, req.OnFailure = f.approval(), f.failing()
-			req.Profile = profileOf(profile)
+			req.Profile = profileReference(profile)
 			var err error
 			if req.StorageClasses, err = renames("--storage-class", classes); err != nil {
 				return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"thaw/blueprints/plan"
+	"thaw/blueprints/templates"
 	"thaw/docs"
 	"thaw/internal/keyfiles"
 	store "thaw/internal/location"
@@ -70,7 +70,7 @@ worker is asked.`,
 	}
 	var p pointsAt
 	p.flags(cmd.PersistentFlags())
-	cmd.AddCommand(listPoints(&p), showPoint(&p), verifyPoint(&p), sealPoint(&p), schemaOfPoints())
+	cmd.AddCommand(listPoints(&p), showPoint(&p), verifyPoint(&p), sealPoint(&p), keepPoint(&p), releasePoint(&p), forgetPoint(&p), schemaOfPoints())
 	return cmd
 }
 
@@ -92,14 +92,14 @@ func listPoints(p *pointsAt) *cobra.Command {
 					return o.print(cmd.OutOrStdout(), list, func(w io.Writer) { tableOf(w, list, key != nil) })
 				})
 			}
-			list, err := readRestorePoints(p.location)
+			list, err := inDirectory(cmd.Context(), p.location)
 			if err != nil {
 				return err
 			}
 			return o.print(cmd.OutOrStdout(), list, func(w io.Writer) {
 				lines := make([]line, len(list))
 				for i := range list {
-					lines[i].Entry = points.EntryOf(&list[i])
+					lines[i].Entry, lines[i].Marks = points.EntryOf(&list[i].RestorePoint), list[i].Marks
 				}
 				tableOf(w, lines, false)
 			})
@@ -111,7 +111,7 @@ func listPoints(p *pointsAt) *cobra.Command {
 
 // line is a restore point as it is listed.
 type line struct {
-	points.Entry
+	points.State
 	// Seal is "fits", or what is wrong, where a key is given: then each record is
 	// read.
 	Seal string `json:"seal,omitempty"`
@@ -119,14 +119,14 @@ type line struct {
 
 // listed are the restore points of a location, newest first.
 func listed(ctx context.Context, s store.Store, key points.Key) ([]line, error) {
-	list, err := points.List(ctx, s)
+	list, err := points.States(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	slices.Reverse(list)
 	lines := make([]line, len(list))
 	for i, e := range list {
-		lines[i].Entry = e
+		lines[i].State = e
 		if key == nil {
 			continue
 		}
@@ -169,49 +169,6 @@ func showPoint(p *pointsAt) *cobra.Command {
 	return cmd
 }
 
-func verifyPoint(p *pointsAt) *cobra.Command {
-	return &cobra.Command{
-		Use: "verify RESTOREPOINT", Short: "Read back every file of a restore point in a location profile, and check it", Args: exactly(1, "RESTOREPOINT"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if p.profile == "" {
-				return usagef("say where: --profile FOLDER; in a directory, run the blueprint's verify action")
-			}
-			return p.open(cmd, func(s store.Store, key points.Key) error {
-				if err := points.Verify(cmd.Context(), s, args[0], key, func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) }); err != nil {
-					return err
-				}
-				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s: its record and all of its files are whole; data that its artifacts name elsewhere was not read\n", args[0])
-				return nil
-			})
-		},
-	}
-}
-
-func sealPoint(p *pointsAt) *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use: "seal RESTOREPOINT", Short: "Seal a record that you trust: one without a seal, or after the workers' key was changed", Args: exactly(1, "RESTOREPOINT"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if p.profile == "" || p.key == "" {
-				return usagef("say where, and with which key: --profile FOLDER --key FILE")
-			}
-			return p.open(cmd, func(s store.Store, key points.Key) error {
-				rp, err := points.Read(cmd.Context(), s, args[0], nil)
-				if err != nil {
-					return err
-				}
-				ask := fmt.Sprintf("%s of %s, by %s, of %s: workers will restore what its record names. Seal it?", rp.ID, rp.Target.Key(), rp.Blueprint, rp.CompletedAt.Format(time.RFC3339))
-				if err := confirm(cmd, yes, ask); err != nil {
-					return err
-				}
-				return points.Seal(cmd.Context(), s, args[0], key)
-			})
-		},
-	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	return cmd
-}
-
 func schemaOfPoints() *cobra.Command {
 	return &cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of a restore point's record", Args: cobra.NoArgs,
@@ -222,30 +179,27 @@ func schemaOfPoints() *cobra.Command {
 	}
 }
 
-// confirm asks a person, unless they said yes before.
-func confirm(cmd *cobra.Command, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	_, _ = fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] ")
-	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("nothing was done; answer y, or give --yes")
-	}
-	return nil
-}
-
 func tableOf(w io.Writer, list []line, sealed bool) {
-	header := []string{"RESTORE POINT", "TARGET", "BLUEPRINT", "CONSISTENT", "COMPLETED"}
+	header := []string{"RESTORE POINT", "TARGET", "BLUEPRINT", "CONSISTENT", "PROVEN", "COMPLETED", "RETENTION"}
 	if sealed {
 		header = append(header, "SEAL")
 	}
+	when := func(t time.Time) string {
+		if t.IsZero() {
+			return "-"
+		}
+		return t.UTC().Format(time.RFC3339)
+	}
 	rows := make([][]string, len(list))
 	for i, e := range list {
-		rows[i] = []string{e.ID, e.Target, e.Blueprint, fmt.Sprint(e.Consistent), e.CompletedAt.Format(time.RFC3339)}
+		state := "-"
+		switch {
+		case !e.Kept.IsZero():
+			state = "kept by hand"
+		case !e.Retiring.IsZero():
+			state = "deleted after " + when(e.Retiring)
+		}
+		rows[i] = []string{e.ID, e.Target, e.Blueprint, fmt.Sprint(e.Consistent), when(e.Proven), when(e.CompletedAt), state}
 		if sealed {
 			rows[i] = append(rows[i], e.Seal)
 		}
@@ -255,19 +209,27 @@ func tableOf(w io.Writer, list []line, sealed bool) {
 
 // at opens the location that a folder's profile leads to.
 func at(ctx context.Context, folder string, use func(store.Store) error) error {
-	keys, err := keyfiles.Read(folder)
+	p, err := profileOf(folder)
 	if err != nil {
-		return fmt.Errorf("--profile: %w", err)
-	}
-	p, err := store.FromKeys(keys)
-	if err != nil {
-		return fmt.Errorf("--profile %s: %w", folder, err)
+		return err
 	}
 	s, err := store.Open(ctx, p)
 	if err != nil {
 		return err
 	}
 	return errors.Join(use(s), s.Close())
+}
+
+func profileOf(folder string) (templates.Profile, error) {
+	keys, err := keyfiles.Read(folder)
+	if err != nil {
+		return templates.Profile{}, fmt.Errorf("--profile: %w", err)
+	}
+	p, err := store.FromKeys(keys)
+	if err != nil {
+		return p, fmt.Errorf("--profile %s: %w", folder, err)
+	}
+	return p, nil
 }
 
 func defaultLocation() string {
@@ -278,6 +240,47 @@ func defaultLocation() string {
 		return d.Location
 	}
 	return ""
+}
+
+// marked is a restore point of a directory.
+type marked struct {
+	plan.RestorePoint
+	points.Marks
+}
+
+// inDirectory are the restore points of a directory, with their marks.
+func inDirectory(ctx context.Context, dir string) ([]marked, error) {
+	list, err := readRestorePoints(dir)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]marked, len(list))
+	for i := range list {
+		all[i].RestorePoint = list[i]
+	}
+	if len(list) == 0 {
+		return all, nil
+	}
+	s, err := directory(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	marks, err := points.AllMarks(ctx, s)
+	for i := range all {
+		all[i].Marks = marks[all[i].ID]
+	}
+	return all, errors.Join(err, s.Close())
+}
+
+func directory(ctx context.Context, dir string) (store.Store, error) {
+	if dir == "" {
+		return nil, usagef("say where: --location DIRECTORY, or --profile FOLDER")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("location %s: %w", dir, err)
+	}
+	return points.Directory(ctx, abs)
 }
 
 func readRestorePoints(location string) ([]plan.RestorePoint, error) {

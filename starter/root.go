@@ -35,7 +35,7 @@ Exit status: 0 done, 1 failed, 2 the command line is wrong.`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"run", "Run and see:", []*cobra.Command{runCommand(), backupCommand(), restoreCommand(), statusCommand(), describeCommand(), restorePointCommand()}},
+		{"run", "Run and see:", []*cobra.Command{runCommand(), backupCommand(), restoreCommand(), statusCommand(), describeCommand(), restorePointCommand(), retireCommand(), gcCommand()}},
 		{"operate", "Step in:", operateCommands()},
 		{"author", "Write blueprints:", []*cobra.Command{blueprintcmd.New(os.Stdout)}},
 		{"install", "Install:", []*cobra.Command{devCommand(), setupCommand(), rbacCommand(), versionCommand()}},

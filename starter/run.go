@@ -196,7 +196,7 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 	if req.ConfigMaps, err = references("--config-map", f.configMaps); err != nil {
 		faults = append(faults, err)
 	}
-	req.Profile = profileOf(f.profile)
+	req.Profile = profileReference(f.profile)
 	return req, errors.Join(faults...)
 }
 
@@ -246,19 +246,8 @@ func references(flag string, list []string) (map[string]plan.Reference, error) {
 	return refs, nil
 }
 
-// reference reads NAME, and NAMESPACE/NAME.
-func reference(text string) plan.Reference {
-	if ns, name, ok := strings.Cut(text, "/"); ok {
-		return plan.Reference{Namespace: ns, Name: name}
-	}
-	return plan.Reference{Name: text}
-}
-
-// profileForms are how a location profile is named.
-const profileForms = "NAMESPACE/NAME of a Profile (Kanister's) or secret:NAMESPACE/NAME of a Secret in the cluster, or NAME of a secret on the worker"
-
-// profileOf reads one of profileForms; nil where there is none.
-func profileOf(text string) *plan.Reference {
+// profileReference reads one of profileForms; nil where there is none.
+func profileReference(text string) *plan.Reference {
 	if text == "" {
 		return nil
 	}
@@ -270,6 +259,17 @@ func profileOf(text string) *plan.Reference {
 	r.Kind = kind
 	return &r
 }
+
+// reference reads NAME, and NAMESPACE/NAME.
+func reference(text string) plan.Reference {
+	if ns, name, ok := strings.Cut(text, "/"); ok {
+		return plan.Reference{Namespace: ns, Name: name}
+	}
+	return plan.Reference{Name: text}
+}
+
+// profileForms are how a location profile is named.
+const profileForms = "NAMESPACE/NAME of a Profile (Kanister's) or secret:NAMESPACE/NAME of a Secret in the cluster, or NAME of a secret on the worker"
 
 func runID(action, on string, now time.Time) string {
 	return fmt.Sprintf("%s/%s/%s", action, strings.Trim(on, "/"), now.UTC().Format("20060102T150405.000Z"))

@@ -134,8 +134,8 @@ const repositoryFile = "kopia.repository"
 // restore points name. It looks at the name of every object.
 func Repositories(ctx context.Context, s location.Store) (paths []string, err error) {
 	err = s.List(ctx, "", func(o location.Object) error {
-		if dir, file := path.Split(o.Name); file == repositoryFile && dir != "" && !strings.HasPrefix(dir, root) {
-			paths = append(paths, strings.TrimSuffix(dir, "/"))
+		if dir, ok := RepositoryOf(o.Name); ok {
+			paths = append(paths, dir)
 		}
 		return nil
 	})
@@ -143,6 +143,12 @@ func Repositories(ctx context.Context, s location.Store) (paths []string, err er
 		return nil, fmt.Errorf("look for repositories: %w", err)
 	}
 	return paths, nil
+}
+
+// RepositoryOf returns the path of the repository whose root has an object.
+func RepositoryOf(name string) (string, bool) {
+	dir, file := path.Split(name)
+	return strings.TrimSuffix(dir, "/"), file == repositoryFile && dir != "" && PlaceOf(name).ID == ""
 }
 
 func at(id string, elem ...string) string {
@@ -247,4 +253,39 @@ func removeFiles(ctx context.Context, s location.Store, id string, note func(str
 		return fmt.Errorf("restore point %q: %w", id, err)
 	}
 	return Unmark(ctx, s, id)
+}
+
+// Place is what an object is to restore points, by its name.
+type Place struct {
+	ID    string // of its restore point; empty: it is none of theirs
+	Below string // what it is part of: the restore point's files, its marks of a kind, the entry
+	// Which of these; none: it is one of the restore point's files.
+	Record, Entry, Mark bool
+}
+
+// PlaceOf says what an object is. One that has a name as ours have, but is none
+// of ours, is nothing.
+func PlaceOf(name string) Place {
+	dir, rest, _ := strings.Cut(name, "/")
+	if dir == index {
+		e, ok := parse(name)
+		if !ok || !plan.ValidRestorePointID(e.ID) {
+			return Place{}
+		}
+		return Place{ID: e.ID, Below: name, Entry: true}
+	}
+	id, file, ok := strings.Cut(rest, "/")
+	if !ok || !plan.ValidRestorePointID(id) {
+		return Place{}
+	}
+	p := Place{ID: id, Below: dir + "/" + id}
+	switch dir {
+	case root:
+		p.Record = file == recordFile
+	case retiringMarks, keptMarks, releasedMarks, provenMarks:
+		p.Mark = true
+	default:
+		return Place{}
+	}
+	return p
 }

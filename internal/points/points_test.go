@@ -78,12 +78,12 @@ func TestARestorePointGoesAndComesBack(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, text, string(b))
 			}
-			require.NoError(t, Verify(t.Context(), s, "shop-1", key(t), quiet))
+			require.NoError(t, verified(t, s, "shop-1", key(t)))
 
 			_, err = s.Put(t.Context(), "restorepoints/shop-1/archive.tar", strings.NewReader("y"), location.PutOptions{})
 			require.NoError(t, err)
 			require.NoError(t, s.Delete(t.Context(), "restorepoints/shop-1/empty"))
-			err = Verify(t.Context(), s, "shop-1", key(t), quiet)
+			err = verified(t, s, "shop-1", key(t))
 			require.ErrorContains(t, err, "archive.tar is damaged: it has 1 bytes")
 			require.ErrorContains(t, err, `restorepoints/shop-1/empty`, "all that is wrong")
 			require.Equal(t, fault.Permanent, fault.Of(err))
@@ -117,7 +117,7 @@ func TestACutInTheMiddleLeavesNothingInTheList(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, list)
 	require.NoError(t, Publish(t.Context(), s, rp, key(t), quiet))
-	require.NoError(t, Verify(t.Context(), s, "shop-1", key(t), quiet))
+	require.NoError(t, verified(t, s, "shop-1", key(t)))
 }
 
 func TestAListReadsNoRestorePoint(t *testing.T) {

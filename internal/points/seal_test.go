@@ -65,7 +65,7 @@ func TestARecordThatDoesNotFitItsSealIsRefusedByName(t *testing.T) {
 			require.Equal(t, fault.User, fault.Of(err))
 			_, err = Fetch(t.Context(), s, "shop-1", t.TempDir(), key(t), quiet)
 			require.ErrorContains(t, err, "restorepoints/shop-1/")
-			require.Error(t, Verify(t.Context(), s, "shop-1", key(t), quiet))
+			require.Error(t, verified(t, s, "shop-1", key(t)))
 		})
 	}
 }
@@ -81,7 +81,7 @@ func TestARecordIsSealedWithItsWorkersKey(t *testing.T) {
 	_, err = Read(t.Context(), s, "shop-1", nil)
 	require.NoError(t, err, "without a key nothing is checked")
 	require.NoError(t, Seal(t.Context(), s, "shop-1", other), "a person trusts it")
-	require.NoError(t, Verify(t.Context(), s, "shop-1", other, quiet))
+	require.NoError(t, verified(t, s, "shop-1", other))
 	_, err = Read(t.Context(), s, "shop-1", key(t))
 	require.Error(t, err)
 	require.Error(t, Seal(t.Context(), s, "shop-2", other))

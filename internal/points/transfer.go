@@ -150,28 +150,3 @@ func check(ctx context.Context, s location.Store, id string, f plan.File, to io.
 	}
 	return nil
 }
-
-// Verify checks a record by its seal, where a key is given, reads back every file
-// of the restore point, and says all that is wrong.
-func Verify(ctx context.Context, s location.Store, id string, key Key, note func(string)) error {
-	rp, err := Read(ctx, s, id, key)
-	if err != nil {
-		return err
-	}
-	var wrong []error
-	for _, f := range rp.Files {
-		err := check(ctx, s, id, f, io.Discard)
-		switch {
-		case err == nil:
-			note("verified " + f.Name)
-		case fault.Of(err) == fault.Transient, ctx.Err() != nil:
-			return fmt.Errorf("verify restore point %q: %w", id, err)
-		default:
-			wrong = append(wrong, err)
-		}
-	}
-	if err := errors.Join(wrong...); err != nil {
-		return fault.New(fault.Permanent, "restore point %q is damaged:\n%w", id, err)
-	}
-	return nil
-}
