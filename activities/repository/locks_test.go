@@ -8,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/stretchr/testify/require"
@@ -131,11 +128,7 @@ func TestARepositoryInALocationThatLocks(t *testing.T) {
 				if until.IsZero() || !until.Before(start.Add(72*time.Hour).Truncate(time.Second)) {
 					continue
 				}
-				_, err := server.S3Client().PutObjectRetention(t.Context(), &s3.PutObjectRetentionInput{
-					Bucket: aws.String(teststore.Bucket), Key: &name, BypassGovernanceRetention: aws.Bool(true),
-					Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionModeGovernance, RetainUntilDate: &past},
-				})
-				require.NoError(t, err)
+				server.Unlock(name, past)
 			}
 			require.Eventually(t, func() bool {
 				m, err = r.Maintain(t.Context())
@@ -144,6 +137,26 @@ func TestARepositoryInALocationThatLocks(t *testing.T) {
 			_, err = r.Restore(t.Context(), second.ID, t.TempDir(), RestoreOptions{})
 			require.NoError(t, err)
 		})
+	}
+}
+
+// A location whose lock comes later locks what is there with the next backup.
+func TestALockThatComesLater(t *testing.T) {
+	server := teststore.StartS3(t, teststore.S3Options{Locks: true})
+	_, r := at(t, server.Profile)
+	dir := files(t)
+	_, err := r.Save(t.Context(), dir, SaveOptions{Source: "/db", Tag: "1"})
+	require.NoError(t, err)
+	p := server.Profile
+	p.Location.LockMode, p.Location.LockFor = "governance", "24h"
+	s, r := at(t, p)
+	start := time.Now()
+	_, err = r.Save(t.Context(), dir, SaveOptions{Source: "/db", Tag: "2"})
+	require.NoError(t, err)
+	for name, until := range locks(t, s) {
+		if lasting(blob.ID(filepath.Base(name))) {
+			require.False(t, until.Before(start.Add(24*time.Hour).Truncate(time.Second)), "%s is locked until %s", name, until)
+		}
 	}
 }
 

@@ -188,7 +188,7 @@ func TestDumpsOfTheCorpus(t *testing.T) {
 				most, err = b.check(t.Context())
 				require.NoError(t, err)
 			}
-			require.Len(t, s.kept(store, "of/the/test/"), 3, "the dump, the restore point's record, and its entry")
+			require.Len(t, s.kept(store, "of/the/test/"), 4, "the dump, the restore point's record, its seal, and its entry")
 			require.NoError(t, b.destroy(t.Context()))
 
 			s.run(plan.Request{From: backup.RestorePoint.ID, Action: "restore"})

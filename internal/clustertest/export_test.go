@@ -242,6 +242,7 @@ func TestTheClusterIsLost(t *testing.T) {
 	store := teststore.StartS3(t, teststore.S3Options{Host: testcluster.Here(t, s.Cluster), Dir: kept})
 	folder = s.folder(store)
 	require.Contains(t, s.thaw("restorepoint", "list", "--profile", folder), id)
+	require.Contains(t, s.thaw("restorepoint", "verify", "--profile", folder, "--key", key, id), "3 volumes are whole")
 	into := s.ns + "-again"
 	t.Cleanup(func() { s.destroy(into) })
 	s.thaw("restore", id, "--profile", "store", "--namespace", into, "--no-approval")
