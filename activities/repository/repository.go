@@ -5,9 +5,11 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -15,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/maintenance"
@@ -95,8 +98,8 @@ func (r *Repository) open(ctx context.Context, o Options) error {
 	}
 	err := connect()
 	if errors.Is(err, repo.ErrRepositoryNotInitialized) && o.Create {
-		if err := r.create(ctx, o.Passphrase); err != nil && !errors.Is(err, repo.ErrAlreadyInitialized) {
-			return err // else another made it in between
+		if err := r.create(ctx, o.Passphrase); err != nil {
+			return err
 		}
 		err = connect()
 	}
@@ -118,16 +121,71 @@ func (r *Repository) open(ctx context.Context, o Options) error {
 	return nil
 }
 
+// create makes the repository; of several at once, one. Kopia looks whether one
+// is there and then writes two blobs: of two movers that begin together each
+// could write one, and nobody would open what they made. So it writes drafts,
+// and whose format is in the location first has made it.
 func (r *Repository) create(ctx context.Context, passphrase string) error {
 	var block format.ContentFormat
 	block.Hash, block.Encryption = hash, encryption
 	held := retention(r.blobs.store.Lock())
-	err := repo.Initialize(ctx, r.blobs, &repo.NewRepositoryOptions{
+	d := &draft{blobs: r.blobs, of: map[blob.ID][]byte{}}
+	err := repo.Initialize(ctx, d, &repo.NewRepositoryOptions{
 		BlockFormat: block, ObjectFormat: format.ObjectFormat{Splitter: ofVolume},
 		RetentionMode: held.RetentionMode, RetentionPeriod: held.RetentionPeriod,
 	}, passphrase)
+	if errors.Is(err, repo.ErrAlreadyInitialized) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch err := d.put(ctx, format.KopiaRepositoryBlobID, blob.PutOptions{DoNotRecreate: true}); {
+	case errors.Is(err, blob.ErrBlobAlreadyExists):
+		return nil
+	case err != nil:
+		return err
+	}
+	// Without it the format's defaults hold: whoever opens it now can.
+	return d.put(ctx, format.KopiaBlobCfgBlobID, blob.PutOptions{})
+}
+
+// draft is the blobs of a repository that is not there yet.
+type draft struct {
+	*blobs
+	of map[blob.ID][]byte
+}
+
+func (d *draft) PutBlob(_ context.Context, id blob.ID, data blob.Bytes, _ blob.PutOptions) (err error) {
+	r := data.Reader()
+	defer func() { _ = r.Close() }()
+	d.of[id], err = io.ReadAll(r)
 	return err
 }
+
+// GetBlob finds no configuration where there is no format: it is left of one
+// whose creation was cut off.
+func (d *draft) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	if id == format.KopiaBlobCfgBlobID {
+		return blob.ErrBlobNotFound
+	}
+	return d.blobs.GetBlob(ctx, id, offset, length, out)
+}
+
+func (d *draft) put(ctx context.Context, id blob.ID, o blob.PutOptions) error {
+	return d.blobs.PutBlob(ctx, id, plain(d.of[id]), o)
+}
+
+// plain is a blob's content in one piece.
+type plain []byte
+
+func (p plain) Length() int                        { return len(p) }
+func (p plain) Reader() io.ReadSeekCloser          { return plainReader{bytes.NewReader(p)} }
+func (p plain) WriteTo(w io.Writer) (int64, error) { return bytes.NewReader(p).WriteTo(w) }
+
+type plainReader struct{ *bytes.Reader }
+
+func (plainReader) Close() error { return nil }
 
 // named says which repository an error is of, and makes a person's mistakes
 // known as such.

@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
 	"thaw/internal/location"
+	"thaw/internal/teststore"
 )
 
 func store(t *testing.T) (location.Store, string) {
@@ -270,4 +273,44 @@ func TestFaults(t *testing.T) {
 	}
 	_, err = r.Restore(t.Context(), again.ID, t.TempDir(), RestoreOptions{})
 	require.Error(t, err, "what was tampered with is not restored")
+}
+
+// Movers of several volumes begin together where there is no repository yet.
+func TestOneRepositoryIsMadeWhoeverBegins(t *testing.T) {
+	for name, profile := range map[string]templates.Profile{"directory": teststore.Directory(t), "s3": teststore.S3(t), "gcs": teststore.GCS(t)} {
+		t.Run(name, func(t *testing.T) {
+			s, err := location.Open(t.Context(), profile)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = s.Close() })
+			// Of one whose creation was cut off in an earlier release.
+			_, err = s.Put(t.Context(), "shop/db/kopia.blobcfg", strings.NewReader("left"), location.PutOptions{})
+			require.NoError(t, err)
+			dir := files(t)
+			const n = 6
+			ids, errs := make([]string, n), make([]error, n)
+			var all sync.WaitGroup
+			for i := range n {
+				all.Go(func() {
+					r, err := Open(t.Context(), s, Options{Prefix: "shop/db", Passphrase: "secret", Create: true})
+					if err == nil {
+						var saved *Snapshot
+						if saved, err = r.Save(t.Context(), dir, SaveOptions{Source: fmt.Sprint("/", i), Tag: fmt.Sprint(i)}); err == nil {
+							ids[i] = saved.ID
+						}
+						err = errors.Join(err, r.Close(context.Background()))
+					}
+					errs[i] = err
+				})
+			}
+			all.Wait()
+			require.NoError(t, errors.Join(errs...))
+			list, err := opened(t, s).List(t.Context())
+			require.NoError(t, err)
+			var found []string
+			for _, l := range list {
+				found = append(found, l.ID)
+			}
+			require.ElementsMatch(t, ids, found)
+		})
+	}
 }
