@@ -66,7 +66,12 @@ var unasked = map[string]map[string]string{
 		"delete groupsnapshot.storage.k8s.io/volumegroupsnapshotcontents": outlives,
 	},
 	"WaitSnapshotsReady": {"watch snapshot.storage.k8s.io/volumesnapshots": early},
+	"ExportVolumes": {
+		"watch /persistentvolumes": early,
+		"get /pods":                second,
+	},
 	"RestoreVolumes": {
+		"get /pods":                second,
 		"watch /persistentvolumes": early,
 		"list /events":             failed,
 	},
@@ -101,6 +106,7 @@ var unasked = map[string]map[string]string{
 const (
 	outlives = "only where a content outlives its snapshot: the controllers race for that"
 	early    = "only where it is not so yet when it is looked at"
+	second   = "only where an attempt finds the pod of one before it"
 	failed   = "only for the provisioner's words, where a claim is never bound"
 	died     = "only where a worker died in a restore into another namespace"
 )
