@@ -216,7 +216,7 @@ func (x *export) save(ctx context.Context, i int) (*Export, error) {
 	// Also of one that failed: claims are quickly made again.
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), goBack)
 	defer cancel()
-	if derr := dropRestored(own, x.c, x.env, pvc, x.env.Key); derr != nil {
+	if derr := x.drop(own, spec.at); derr != nil {
 		err = errors.Join(err, fmt.Errorf("left behind: %w", derr))
 	}
 	if err != nil {
@@ -224,6 +224,15 @@ func (x *export) save(ctx context.Context, i int) (*Export, error) {
 	}
 	text := func(key string) string { s, _ := out[key].(string); return s }
 	return &Export{Repository: q.Repository, Snapshot: text("backupID"), Files: text("fileCount"), Size: text("size"), Moved: text("phySize")}, nil
+}
+
+// drop takes a clone away with its volume, which it has by now.
+func (x *export) drop(ctx context.Context, at types.NamespacedName) error {
+	pvc, err := getClaim(ctx, x.c, x.env, at)
+	if err != nil || pvc == nil {
+		return err
+	}
+	return dropRestored(ctx, x.c, x.env, pvc, x.env.Key)
 }
 
 func (x *export) clone(v *Volume, size resource.Quantity) claimSpec {
