@@ -51,17 +51,29 @@ type Marks struct {
 type State struct {
 	Entry
 	Marks
-	Modified time.Time `json:"-"` // of the entry, by the store's clock
+	// Forged: no worker with the key wrote the entry.
+	Forged bool `json:"forged,omitempty"`
 }
 
 // States returns the restore points of a location, the oldest first, with their
-// marks. It reads none of them.
-func States(ctx context.Context, s location.Store) ([]State, error) {
+// marks, and says, where a key is given, whose entries it did not seal. It reads
+// none of them.
+func States(ctx context.Context, s location.Store, key Key) ([]State, error) {
 	list := []State{}
 	err := s.List(ctx, index+"/", func(o location.Object) error {
-		if e, ok := parse(o.Name); ok {
-			list = append(list, State{Entry: e, Modified: o.Modified})
+		e, ok := parse(o.Name)
+		if !ok {
+			return nil
 		}
+		st := State{Entry: e, Forged: !e.Sealed(key)}
+		// One that was sealed anew may have its old entry beside it.
+		if last := len(list) - 1; last >= 0 && list[last].bare() == e.bare() {
+			if list[last].Forged {
+				list[last] = st
+			}
+			return nil
+		}
+		list = append(list, st)
 		return nil
 	})
 	if err != nil {
