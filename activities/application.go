@@ -45,7 +45,7 @@ func (e *Engine) planApplication(ctx context.Context, in plan.ApplicationInput) 
 		return nil, err
 	}
 	target := plan.Target{Kind: "Namespace", Name: req.Namespace, Namespace: req.Namespace, TaskQueue: req.TaskQueue}
-	ref := e.restorePointOf(plan.PlanInput{Request: plan.Request{Target: target}, Run: in.Run, Time: in.Time}, nil, location)
+	ref := e.restorePointOf(plan.PlanInput{Request: plan.Request{Target: target, Profile: req.Profile}, Run: in.Run, Time: in.Time}, nil, location)
 	ns, err := e.cfg.Cluster.Get(ctx, plan.Reference{Kind: "Namespace", Name: req.Namespace}, nil)
 	if err != nil {
 		return nil, err
@@ -53,6 +53,13 @@ func (e *Engine) planApplication(ctx context.Context, in plan.ApplicationInput) 
 	objects, warnings, err := manifests.List(ctx, e.cfg.Cluster, req.Namespace, req.Selector)
 	if err != nil {
 		return nil, err
+	}
+	if req.Profile != nil {
+		if _, err := e.profile(ctx, *req.Profile); err != nil {
+			return nil, err
+		}
+	} else if req.DropSnapshots {
+		return nil, fault.New(fault.User, "dropSnapshots without profile: nothing would be left of the volumes; say where their data goes")
 	}
 	if len(objects) == 0 && req.Selector != "" {
 		return nil, fault.New(fault.User, "the selector %q selects nothing in namespace %s", req.Selector, req.Namespace)
@@ -68,7 +75,7 @@ func (e *Engine) planApplication(ctx context.Context, in plan.ApplicationInput) 
 		Blueprint: "application", Action: "backup", Target: target, Approval: req.Approval, Warnings: append(warnings, a.warnings...),
 		Application: &plan.Application{Namespace: req.Namespace, Selector: req.Selector},
 		Scope: plan.Scope{
-			Target: target, RestorePoint: ref, Time: in.Time.UTC().Format("2006-01-02T15:04:05.999999999Z07:00"), Options: plan.Values{},
+			Target: target, RestorePoint: ref, Profile: req.Profile, Time: in.Time.UTC().Format("2006-01-02T15:04:05.999999999Z07:00"), Options: plan.Values{},
 		},
 		Phases: a.phases(objects),
 	}
@@ -141,6 +148,7 @@ func (a *assembly) member(ctx context.Context, o *unstructured.Unstructured, b *
 	req := plan.Request{
 		Blueprint: b.Blueprint, Action: "backup", Options: a.optionsOf(b.Blueprint, b.Options), Secrets: b.Secrets,
 		Target: targetOf(o, a.in.Request.TaskQueue), Location: filepath.Join(a.ref.Directory, "members"),
+		Profile: a.in.Request.Profile, Unpublished: true, // it goes with the application's
 	}
 	m := plan.Member{Name: strings.ToLower(o.GetKind()) + "-" + o.GetName(), Request: req}
 	claims, err := a.e.claimsOf(ctx, o)
@@ -157,6 +165,9 @@ func (a *assembly) elsewhere(ctx context.Context, i int) error {
 		req.Action = "backup"
 	}
 	req.Location = filepath.Join(a.ref.Directory, "members")
+	if req.Profile == nil {
+		req.Profile, req.Unpublished = a.in.Request.Profile, true
+	}
 	name := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
 			return r
@@ -257,11 +268,42 @@ func (a *assembly) phases(objects []unstructured.Unstructured) []plan.Phase {
 		together.Together.Phases = []plan.Phase{cut}
 	}
 	phases = append(phases, together)
+	if len(claims) == 0 && len(a.group) == 0 {
+		return phases
+	}
+	// Those that the members cut by themselves too, which together puts out.
+	volumes := "{{ toJson .Phases.together.Output.volumes }}"
 	if len(claims) > 0 {
-		phases = append(phases, call("ready", "WaitSnapshotsReady", plan.Values{"volumes": "{{ toJson .Phases.cut.Output.volumes }}", "retain": true}, "together"))
+		volumes = "{{ toJson (concat .Phases.cut.Output.volumes .Phases.together.Output.volumes) }}"
+	}
+	phases = append(phases, call("ready", "WaitSnapshotsReady", plan.Values{"volumes": volumes, "retain": true}, "together"))
+	if req.Profile == nil {
+		return phases
+	}
+	volumes = "{{ toJson .Phases.ready.Output.volumes }}"
+	parallel := req.Parallel
+	if parallel == 0 {
+		parallel = parallelExports
+	}
+	export := call("export", "ExportVolumes", plan.Values{"volumes": volumes, "parallel": int64(parallel)}, "ready")
+	export.Retry.MaxAttempts = movedAgain
+	undo := call("export.compensate", "DeleteExports", plan.Values{"volumes": volumes})
+	export.Compensate = &undo
+	phases = append(phases, export)
+	if req.DropSnapshots {
+		phases = append(phases, call("snapshots", "DeleteSnapshots", plan.Values{"volumes": volumes}, "export"))
 	}
 	return phases
 }
+
+const (
+	// parallelExports is how many volumes are copied at once: one mover keeps
+	// a core busy, and a store's connection seldom more than two.
+	parallelExports = 2
+	// movedAgain is how often moving data is tried: each try goes on near
+	// where the one before it ended.
+	movedAgain = 10
+)
 
 // loose are the claims that no member captures.
 func (a *assembly) loose(objects []unstructured.Unstructured) []string {

@@ -82,7 +82,7 @@ func (e *Engine) skips(ph *plan.Phase, s plan.Scope, results map[string]plan.Res
 	if ph.When == "" {
 		return "", nil
 	}
-	in := when.Input{Target: s.Target, Options: s.Options, Outputs: map[string]map[string]any{}}
+	in := when.Input{Target: s.Target, Options: s.Options, Outputs: map[string]map[string]any{}, Published: s.RestorePoint.Profile != nil}
 	for n, r := range results {
 		in.Outputs[n] = r.Output
 	}
@@ -126,6 +126,10 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi setting) (*bound, err
 	if err != nil {
 		return nil, fmt.Errorf("phase %s: %w", c.Phase.Name, err)
 	}
+	var noProfile error
+	if ref := c.Scope.Profile; fn.MayUseProfile && ref != nil && p.Profile == nil {
+		p.Profile, noProfile = e.profile(ctx, *ref)
+	}
 	args, err := render.Args(&fn.Function, c.Phase.Args, p, render.Options{Path: "phase " + c.Phase.Name, Lenient: c.Lenient})
 	if err != nil {
 		return nil, err
@@ -136,7 +140,7 @@ func (e *Engine) bind(ctx context.Context, c plan.Call, bi setting) (*bound, err
 	}
 	env := &function.Env{
 		Run: c.Run, Phase: c.Phase.Name, Key: callKey(c, bi.token), Token: bi.token, MaxFreeze: bi.maxFreeze,
-		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint, Workload: c.Scope.Workload, Profile: p.Profile,
+		Target: c.Scope.Target, RestorePoint: c.Scope.RestorePoint, Workload: c.Scope.Workload, Profile: p.Profile, NoProfile: noProfile,
 		Redact:  e.redact.Text,
 		Log:     e.log.With("run", c.Run.ID, "phase", c.Phase.Name, "function", c.Phase.Func),
 		Secrets: secret.Of{Store: e.cfg.Secrets, Names: named}, Holds: e.holds, StateDir: e.cfg.StateDir,

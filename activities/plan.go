@@ -141,7 +141,11 @@ func inherit(req *plan.Request, from *plan.RestorePoint) {
 
 func (e *Engine) restorePointOf(in plan.PlanInput, from *plan.RestorePoint, location string) plan.RestorePointRef {
 	if from != nil {
-		return plan.RestorePointRef{ID: from.ID, Directory: from.Directory, Consistent: from.Consistent, Profile: in.Request.Profile}
+		ref := plan.RestorePointRef{ID: from.ID, Directory: from.Directory, Consistent: from.Consistent}
+		if from.Profile != nil { // by the name that it has here
+			ref.Profile = in.Request.Profile
+		}
+		return ref
 	}
 	id := restorePointID(in.Request.Target, in.Time, in.Run)
 	ref := plan.RestorePointRef{ID: id, Directory: filepath.Join(location, id)}

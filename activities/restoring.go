@@ -62,7 +62,7 @@ func (e *Engine) planRestore(ctx context.Context, in plan.RestoreInput) (*plan.P
 		Blueprint: "application", Action: "restore", Target: target, Warnings: r.warnings, Approval: r.approval(),
 		Scope: plan.Scope{
 			Target: target, RestorePoint: plan.RestorePointRef{ID: rp.ID, Directory: rp.Directory, Consistent: rp.Consistent},
-			Time: in.Time.UTC().Format(time.RFC3339Nano), Options: plan.Values{},
+			Profile: r.profile(), Time: in.Time.UTC().Format(time.RFC3339Nano), Options: plan.Values{},
 		},
 	}
 	if p.Phases, err = r.phases(); err != nil {
@@ -177,8 +177,14 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 	if volumes := r.volumes(); len(volumes) > 0 {
 		replaced = true
 		ph := r.call("volumes", "RestoreVolumes", plan.Values{
-			"volumes": volumes, "namespace": r.into, "replace": true, "storageClass": classes(req.StorageClasses),
+			"volumes": volumes, "namespace": r.into, "replace": true, "storageClass": classes(req.StorageClasses), "fromLocation": req.FromLocation,
 		})
+		if req.Parallel > 0 {
+			ph.Args["parallel"] = int64(req.Parallel)
+		}
+		if r.profile() != nil {
+			ph.Retry.MaxAttempts = movedAgain
+		}
 		back := r.call("volumes.compensate", "ReturnVolumes", plan.Values{"namespace": r.into})
 		ph.Compensate = &back
 		then(ph)
@@ -212,6 +218,14 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 // volumes are those that the restore point has as snapshots.
 func (r *restoring) volumes() []any { return r.app.Volumes }
 
+// profile of the location that has the data, by reference.
+func (r *restoring) profile() *plan.Reference {
+	if p := r.in.Request.Profile; p != nil {
+		return p
+	}
+	return r.rp.Profile
+}
+
 // actions are what the members' blueprints have for a restore: K10's hooks, a
 // restore of what their action put elsewhere than into volumes.
 func (r *restoring) actions() (pre, restore, post []plan.Member, err error) {
@@ -227,6 +241,7 @@ func (r *restoring) actions() (pre, restore, post []plan.Member, err error) {
 			}
 			req.From, text = of.Directory, of.BlueprintText
 			req.Secrets, req.Options = r.moved(of.Secrets), maps.Clone(of.Options)
+			req.Profile = profileOf(of, r.profile())
 		} else if text = m.BlueprintText; text == "" {
 			continue
 		}
@@ -305,6 +320,15 @@ func transforms(list []plan.Transform) []any {
 	return out
 }
 
+// profileOf is the profile for a member of an application: where the
+// application's is, if the member had one.
+func profileOf(member *plan.RestorePoint, application *plan.Reference) *plan.Reference {
+	if member.Profile == nil {
+		return nil
+	}
+	return application
+}
+
 // planOfApplication plans an action on the restore point of an application. It
 // has one of its own: to delete it.
 func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*plan.Plan, error) {
@@ -313,6 +337,7 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 		return nil, fault.New(fault.User, "restore point %s is of the application %s: restore it with: thaw restore %s; delete it with: thaw run application.delete --from %s", rp.ID, rp.Application.Namespace, rp.ID, rp.ID)
 	}
 	r := &restoring{e: e, rp: rp, app: rp.Application}
+	profile := req.Profile // the record's, or by the name that it has here
 	var phases []plan.Phase
 	last := []string{}
 	then := func(ph plan.Phase) {
@@ -340,6 +365,7 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 		if _, ok := bp.Action("delete"); ok {
 			members = append(members, plan.Member{Name: m.Name + "-delete", Request: plan.Request{
 				Blueprint: of.Blueprint, BlueprintText: of.BlueprintText, Action: "delete", From: of.Directory, Target: of.Target, Options: of.Options, NoApproval: true,
+				Profile: profileOf(of, profile),
 			}})
 		}
 	}
@@ -348,6 +374,9 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 	}
 	if volumes := r.volumes(); len(volumes) > 0 {
 		then(r.call("snapshots", "DeleteSnapshots", plan.Values{"volumes": volumes}))
+		if profile != nil {
+			then(r.call("exports", "DeleteExports", plan.Values{"volumes": volumes}))
+		}
 	}
 	files := []any{filepath.Join(rp.Directory, manifests.File), filepath.Join(rp.Directory, manifests.SecretsFile), filepath.Join(rp.Directory, "members")}
 	kept, err := filepath.Glob(filepath.Join(rp.Directory, "before-*.json.age")) // by restores
@@ -361,7 +390,7 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 	p := &plan.Plan{
 		Blueprint: "application", Action: "delete", Target: rp.Target, Phases: phases,
 		Scope: plan.Scope{
-			Target: rp.Target, RestorePoint: plan.RestorePointRef{ID: rp.ID, Directory: rp.Directory, Consistent: rp.Consistent},
+			Target: rp.Target, RestorePoint: plan.RestorePointRef{ID: rp.ID, Directory: rp.Directory, Consistent: rp.Consistent, Profile: profile}, Profile: profile,
 			Time: in.Time.UTC().Format(time.RFC3339Nano), Options: plan.Values{},
 		},
 	}

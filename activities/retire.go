@@ -355,7 +355,11 @@ func (e *Engine) Maintain(ctx context.Context, in plan.RetireInput) (all []plan.
 		}
 		for _, path := range paths {
 			m := plan.Maintained{Path: path}
-			m.Freed, err = maintain(ctx, s, path, passphrase)
+			done, err := maintain(ctx, s, path, passphrase)
+			m.Freed, m.Locked = done.Freed, done.Locked
+			if !done.Until.IsZero() {
+				m.LockedUntil = &done.Until
+			}
 			switch {
 			case err == nil:
 			case ctx.Err() != nil, fault.Of(err) == fault.Transient:
@@ -375,10 +379,10 @@ func (e *Engine) Maintain(ctx context.Context, in plan.RetireInput) (all []plan.
 	return all, err
 }
 
-func maintain(ctx context.Context, s location.Store, path, passphrase string) (freed int64, err error) {
+func maintain(ctx context.Context, s location.Store, path, passphrase string) (done repository.Maintained, err error) {
 	r, err := repository.Open(ctx, s, repository.Options{Prefix: path, Passphrase: passphrase})
 	if err != nil {
-		return 0, err
+		return done, err
 	}
 	defer func() { err = errors.Join(err, r.Close(ctx)) }()
 	return r.Maintain(ctx)

@@ -23,7 +23,10 @@ import (
 )
 
 // pointsAt is where restore points are, and the key that they are checked with.
-type pointsAt struct{ location, profile, key string }
+type pointsAt struct {
+	location, profile, key string
+	passphrase             string // that the key is, once it is read
+}
 
 func (p *pointsAt) flags(f *pflag.FlagSet) {
 	f.StringVar(&p.profile, "profile", "", "folder of a location profile, with a file for each key (docs/locations.md)")
@@ -51,11 +54,11 @@ func (p *pointsAt) readKey() (points.Key, error) {
 	if p.profile == "" {
 		return nil, usagef("--key goes with --profile FOLDER: restore points in a directory of a worker have no seal")
 	}
-	passphrase, err := keyfiles.Passphrase(p.key)
-	if err != nil {
+	var err error
+	if p.passphrase, err = keyfiles.Passphrase(p.key); err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}
-	return points.NewKey(passphrase)
+	return points.NewKey(p.passphrase)
 }
 
 func restorePointCommand() *cobra.Command {

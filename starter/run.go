@@ -48,7 +48,7 @@ run: see "thaw cancel".`,
 	fl.StringArrayVar(&f.options, "option", nil, "option of the blueprint, as NAME=VALUE; JSON values are taken as such (repeat)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "secret that the blueprint names, as NAME=SECRET on the worker (repeat)")
 	fl.StringArrayVar(&f.configMaps, "config-map", nil, "config map that the blueprint names, as NAME=CONFIGMAP (repeat)")
-	fl.StringVar(&f.profile, "profile", "", "location profile: NAMESPACE/NAME of a Profile (Kanister's) or secret:NAMESPACE/NAME of a Secret in the cluster, or NAME of a secret on the worker (default with --from: the restore point's)")
+	fl.StringVar(&f.profile, "profile", "", "location profile: "+profileForms+" (default with --from: the restore point's)")
 	fl.StringVar(&f.from, "from", "", "restore point to restore, verify or delete")
 	fl.StringVarP(&f.file, "file", "f", "", "blueprint file, in place of the worker's library")
 	fl.BoolVar(&f.noApproval, "no-approval", false, "drop the approval that the blueprint asks for, where it lets you")
@@ -196,9 +196,7 @@ func (f *runFlags) request(action string) (plan.Request, error) {
 	if req.ConfigMaps, err = references("--config-map", f.configMaps); err != nil {
 		faults = append(faults, err)
 	}
-	if f.profile != "" {
-		req.Profile = profileReference(f.profile)
-	}
+	req.Profile = profileReference(f.profile)
 	return req, errors.Join(faults...)
 }
 
@@ -248,9 +246,11 @@ func references(flag string, list []string) (map[string]plan.Reference, error) {
 	return refs, nil
 }
 
-// profileReference reads NAME, NAMESPACE/NAME, and the same after KIND and a
-// colon.
+// profileReference reads one of profileForms; nil where there is none.
 func profileReference(text string) *plan.Reference {
+	if text == "" {
+		return nil
+	}
 	kind, name, ok := strings.Cut(text, ":")
 	if !ok {
 		kind, name = "", text
@@ -267,6 +267,9 @@ func reference(text string) plan.Reference {
 	}
 	return plan.Reference{Name: text}
 }
+
+// profileForms are how a location profile is named.
+const profileForms = "NAMESPACE/NAME of a Profile (Kanister's) or secret:NAMESPACE/NAME of a Secret in the cluster, or NAME of a secret on the worker"
 
 func runID(action, on string, now time.Time) string {
 	return fmt.Sprintf("%s/%s/%s", action, strings.Trim(on, "/"), now.UTC().Format("20060102T150405.000Z"))

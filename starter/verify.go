@@ -20,12 +20,14 @@ func verifyPoint(p *pointsAt) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify RESTOREPOINT...", Short: "Read restore points of a location profile back, and check them",
 		Long: `Verify checks a record by its seal, reads back every file that it names, and compares
-each with the record. Data that artifacts name elsewhere is not read.
+each with the record. With --key it reads back the data of volumes in repositories too,
+of which every block is authenticated. Other data that artifacts name is not read.
 
 With --key, one that is whole is marked as proven: retention always keeps the newest
 of those. With --sample no more is read than that share of the bytes of all together,
-in whole files, others each day; the records and seals are always read. A sample
-proves nothing, but what it finds is found early.`,
+in whole files, others each day, and of volumes in parts of files; that nothing is
+missing is checked of all, and the records and seals are always read. A sample proves
+nothing, but what it finds is found early.`,
 		Example: `  thaw restorepoint verify --profile /etc/thaw/secrets/s3 --key /etc/thaw/secrets.key shop-db-20261125t101500z-1b2c3d4e
   thaw restorepoint verify --profile /etc/thaw/secrets/s3 --key /etc/thaw/secrets.key --all --sample 5%`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
@@ -49,7 +51,7 @@ proves nothing, but what it finds is found early.`,
 						ids = append(ids, e.ID)
 					}
 				}
-				return verify(cmd, s, ids, key, part)
+				return verify(cmd, s, ids, key, p.passphrase, part)
 			})
 		},
 	}
@@ -69,7 +71,7 @@ func sampleOf(text string, day time.Time) (*points.Sample, error) {
 	return &points.Sample{Share: share / 100, Day: day}, nil
 }
 
-func verify(cmd *cobra.Command, s store.Store, ids []string, key points.Key, sample *points.Sample) error {
+func verify(cmd *cobra.Command, s store.Store, ids []string, key points.Key, passphrase string, sample *points.Sample) error {
 	out := cmd.OutOrStdout()
 	list, err := points.Verify(cmd.Context(), s, ids, key, sample, func(text string) { _, _ = fmt.Fprintln(out, text) })
 	if err != nil {
@@ -77,19 +79,47 @@ func verify(cmd *cobra.Command, s store.Store, ids []string, key points.Key, sam
 	}
 	var wrong []error
 	for _, c := range list {
-		switch {
-		case c.Err != nil:
+		if c.Err != nil {
 			wrong = append(wrong, c.Err)
-		case !c.Whole:
-			_, _ = fmt.Fprintf(out, "%s: its record and %d of its %d files are whole; the others were not read\n", c.ID, c.Files, c.Of)
-		default:
-			_, _ = fmt.Fprintf(out, "%s: its record and all of its files are whole; data that its artifacts name elsewhere was not read\n", c.ID)
-			if sample == nil { // one of a small restore point can be all of it by chance
-				prove(cmd, s, c.ID, key)
-			}
+			continue
+		}
+		files := fmt.Sprintf("its record and all of its %d files are whole", c.Of)
+		if !c.Whole {
+			files = fmt.Sprintf("its record and %d of its %d files are whole, the others were not read", c.Files, c.Of)
+		}
+		data, whole, err := verifyData(cmd, s, c.ID, key, passphrase, sample)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		_, _ = fmt.Fprintf(out, "%s: %s; %s\n", c.ID, files, data)
+		if c.Whole && whole && sample == nil { // one of a small restore point can be all of it by chance
+			prove(cmd, s, c.ID, key)
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+// verifyData reads back the volumes of a restore point, and says what of its
+// data is proven by that.
+func verifyData(cmd *cobra.Command, s store.Store, id string, key points.Key, passphrase string, sample *points.Sample) (says string, whole bool, err error) {
+	rp, err := points.Read(cmd.Context(), s, id, key)
+	if err != nil {
+		return "", false, err
+	}
+	n := len(points.Snapshots(rp))
+	switch {
+	case n == 0:
+		return "data that its artifacts name elsewhere was not read", true, nil
+	case passphrase == "":
+		return fmt.Sprintf("the data of its %d volumes was not read, which takes --key", n), false, nil
+	}
+	share := 1.0
+	if sample != nil {
+		share = sample.Share
+	}
+	read, err := points.VerifyData(cmd.Context(), s, rp, passphrase, share, func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) })
+	return fmt.Sprintf("%d volumes are whole, as far as they were read: %d bytes", n, read), sample == nil, err
 }
 
 // prove marks one that is whole. A worker refuses what has no seal: without a

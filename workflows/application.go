@@ -37,7 +37,7 @@ func BackupApplication(ctx workflow.Context, req plan.ApplicationRequest) (*plan
 func RestoreApplication(ctx workflow.Context, req plan.RestoreRequest) (*plan.Outcome, error) {
 	a, err := newAction(ctx, plan.Request{
 		Blueprint: "application", Action: "restore", From: req.From, Target: plan.Target{Kind: "Namespace", Name: req.Namespace, TaskQueue: req.TaskQueue},
-		Location: req.Location, RequestedBy: req.RequestedBy, Approval: req.Approval, OnFailure: req.OnFailure, Plan: req.Plan,
+		Profile: req.Profile, Location: req.Location, RequestedBy: req.RequestedBy, Approval: req.Approval, OnFailure: req.OnFailure, Plan: req.Plan,
 	})
 	if err != nil {
 		return nil, err
@@ -54,20 +54,29 @@ const (
 	phaseManifests = "manifests"
 	phaseCut       = "cut"
 	phaseReady     = "ready"
+	phaseExport    = "export"
 )
 
 // application is what the restore point says of the application.
 func (a *action) application() *plan.Application {
 	app := *a.plan.Application
 	app.Manifests = a.results[phaseManifests].Output
-	take := func(out plan.Values) {
-		volumes, _ := out["volumes"].([]any)
-		app.Volumes = append(app.Volumes, volumes...)
+	known := map[string]bool{}
+	take := func(volumes []any) {
+		for _, v := range volumes {
+			m, _ := v.(map[string]any)
+			if claim := fmt.Sprint(m["namespace"], "/", m["pvc"]); !known[claim] {
+				known[claim] = true
+				app.Volumes = append(app.Volumes, v)
+			}
+		}
 	}
-	if ready, ok := a.results[phaseReady]; ok && !ready.Skipped {
-		take(ready.Output) // as the cut has them, and their sizes
-	} else {
-		take(a.results[phaseCut].Output)
+	// What the last of them says has what those before it say.
+	for _, phase := range []string{phaseExport, phaseReady, phaseCut} {
+		if r := a.results[phase]; !r.Skipped {
+			volumes, _ := r.Output["volumes"].([]any)
+			take(volumes)
+		}
 	}
 	for _, m := range a.members {
 		point := plan.MemberPoint{Name: m.Name, Blueprint: m.Request.Blueprint, Target: m.Request.Target}
@@ -79,13 +88,9 @@ func (a *action) application() *plan.Application {
 		if point.RestorePoint.Directory == "" {
 			point.BlueprintText = m.Request.BlueprintText
 		}
-		before := len(app.Volumes)
-		for _, f := range m.out.Freezes {
-			for _, n := range workflow.DeterministicKeys(f.Results) {
-				take(f.Results[n].Output)
-			}
-		}
-		point.Volumes = len(app.Volumes) > before
+		volumes := m.volumes()
+		take(volumes)
+		point.Volumes = len(volumes) > 0
 		app.Members = append(app.Members, point)
 	}
 	app.CutFrom, app.CutTo, app.Spread = spread(app.Volumes)

@@ -129,13 +129,18 @@ func (a *action) skipped(ctx workflow.Context, ph *plan.Phase) bool {
 			}
 		}
 	}
-	op, ok := a.ops.decisions[ph.Name]
-	if !ok {
+	note := ""
+	if op, ok := a.ops.decisions[ph.Name]; ok {
+		note = op.By + ": " + op.Reason
+	} else if ph.Never {
+		note = "when: " + ph.When
+	}
+	if note == "" {
 		return false
 	}
 	now := workflow.Now(ctx)
 	a.results[ph.Name] = plan.Result{Skipped: true}
-	a.records = append(a.records, plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: plan.PhaseSkipped, Started: now, Ended: now, Note: op.By + ": " + op.Reason})
+	a.records = append(a.records, plan.PhaseRecord{Name: ph.Name, Func: ph.Func, State: plan.PhaseSkipped, Started: now, Ended: now, Note: note})
 	return true
 }
 

@@ -37,6 +37,28 @@ func (m *meeting) all(stage string) bool {
 	return true
 }
 
+// volumes are those that the members of one cluster cut in their freezes.
+func (m *meeting) volumes(queue string) []any {
+	all := []any{}
+	for _, o := range m.members {
+		if of := o.Request.Target.TaskQueue; of == "" || of == queue {
+			all = append(all, o.volumes()...)
+		}
+	}
+	return all
+}
+
+// volumes are those that the member cut in its freezes, as it put them out.
+func (o *member) volumes() (all []any) {
+	for _, f := range o.out.Freezes {
+		for _, n := range workflow.DeterministicKeys(f.Results) {
+			volumes, _ := f.Results[n].Output["volumes"].([]any)
+			all = append(all, volumes...)
+		}
+	}
+	return all
+}
+
 func (m *meeting) find(name string) *member {
 	for _, o := range m.members {
 		if o.Name == name {
@@ -114,7 +136,7 @@ func (a *action) together(ctx workflow.Context, ph *plan.Phase) error {
 		a.freezes = append(a.freezes, o.out.Freezes...)
 	}
 	if m.failed == nil {
-		a.results[ph.Name] = plan.Result{Output: plan.Values{}}
+		a.results[ph.Name] = plan.Result{Output: plan.Values{"volumes": m.volumes(a.plan.Target.TaskQueue)}}
 	}
 	return m.failed
 }

@@ -3,6 +3,7 @@ package data
 import (
 	"testing"
 
+	"thaw/activities/cluster/movers"
 	"thaw/activities/cluster/podrun"
 	"thaw/activities/function/functiontest"
 )
@@ -34,7 +35,7 @@ func with(more map[string]string) map[string]string {
 // of its code and documentation (pkg/function, docs/functions.rst), decoded as
 // weakly.
 func TestArgumentsAreKanisters(t *testing.T) {
-	all := Functions(nil, Config{}, nil)
+	all := Functions(&movers.Movers{})
 	saved := []string{"backupID", "backupTag", "fileCount", "size", "phySize", "version"}
 
 	backup := values{"namespace": "shop", "pod": "db-0", "container": "tools", "includePath": "/data", "backupArtifactPrefix": "bucket/db"}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"thaw/activities/cluster/movers"
 	"thaw/activities/cluster/podexec"
 	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
@@ -41,7 +42,7 @@ func (m *maker) backupData() function.Function {
 		Name: "BackupData", Family: family, Summary: "Copies a path of a pod's container into the repository.",
 		Profile: true, Cut: true, Idempotent: true, Outputs: savedOutputs, Timeout: dataCall, Rules: podexec.Rules,
 	}, func(ctx context.Context, env *function.Env, a backupArgs) (function.Act, error) {
-		w, err := podexec.Find(ctx, m.c, env, podexec.Where{Namespace: a.Namespace, Pod: a.Pod, Container: a.Container})
+		w, err := podexec.Find(ctx, m.Cluster, env, podexec.Where{Namespace: a.Namespace, Pod: a.Pod, Container: a.Container})
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +51,7 @@ func (m *maker) backupData() function.Function {
 			return nil, err
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
-			out, err := m.inContainer(ctx, env, w, q)
+			out, err := m.InContainer(ctx, env, w, q)
 			if err != nil {
 				return nil, fmt.Errorf("BackupData: %w", err)
 			}
@@ -89,7 +90,7 @@ func (m *maker) backupDataAll() function.Function {
 		var requests []*mover.Request
 		var all []podexec.Where
 		for _, pod := range pods {
-			w, err := podexec.Find(ctx, m.c, env, podexec.Where{Namespace: a.Namespace, Pod: pod, Container: a.Container})
+			w, err := podexec.Find(ctx, m.Cluster, env, podexec.Where{Namespace: a.Namespace, Pod: pod, Container: a.Container})
 			if err != nil {
 				return nil, err
 			}
@@ -103,7 +104,7 @@ func (m *maker) backupDataAll() function.Function {
 			outs, errs := make([]function.Outputs, len(all)), make([]error, len(all))
 			var wg sync.WaitGroup
 			for i, w := range all {
-				wg.Go(func() { outs[i], errs[i] = m.inContainer(ctx, env, w, requests[i]) })
+				wg.Go(func() { outs[i], errs[i] = m.InContainer(ctx, env, w, requests[i]) })
 			}
 			wg.Wait()
 			if err := podexec.Worst(errs); err != nil {
@@ -117,7 +118,7 @@ func (m *maker) backupDataAll() function.Function {
 			if err != nil {
 				return nil, fmt.Errorf("BackupDataAll: %w", err)
 			}
-			return function.Outputs{"BackupAllInfo": string(b), version.Name: outputsVersion}, nil
+			return function.Outputs{"BackupAllInfo": string(b), movers.Version: movers.OutputsVersion}, nil
 		}, nil
 	})
 }
@@ -148,7 +149,7 @@ type copyArgs struct {
 func (m *maker) copyVolumeData() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "CopyVolumeData", Family: family, Summary: "Copies a volume into the repository, from a pod made for it.",
-		Profile: true, Cut: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: podRules,
+		Profile: true, Cut: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: movers.Rules,
 		Outputs: append(outputs("backupRoot", "Path of the copied root", "backupArtifactLocation", "Path of the repository"), savedOutputs...),
 	}, func(ctx context.Context, env *function.Env, a copyArgs) (function.Act, error) {
 		q, err := m.request(env, mover.Save, a.repositoryArgs)
@@ -161,7 +162,7 @@ func (m *maker) copyVolumeData() function.Function {
 		}
 		q.Repository, q.Path, q.Tag = a.Prefix, mount, tag(env)
 		q.Source = fmt.Sprintf("/%s/%s", a.Namespace, a.Volume)
-		act, err := m.inPod(ctx, env, task{namespace: a.Namespace, image: a.Image, pod: a.Args, mounts: map[string]string{a.Volume: mount}, readOnly: true}, q)
+		act, err := m.InPod(ctx, env, movers.Pod{Namespace: a.Namespace, Image: a.Image, Args: a.Args, Mounts: map[string]string{a.Volume: mount}, ReadOnly: true}, q)
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/function"
 	"thaw/activities/function/functiontest"
 	"thaw/blueprints/catalogue"
@@ -81,7 +82,7 @@ func (s *scene) call(e *functiontest.Env, name string, args values) (function.Ou
 	s.t.Helper()
 	as := s.as[name]
 	if as == nil {
-		for _, f := range Functions(nil, Config{}, nil) {
+		for _, f := range Functions(&movers.Movers{}) {
 			if f.Name == name {
 				own, asked := testcluster.Least(s.t, s.Cluster, f.Rules, s.ns)
 				own.Namespace = s.ns
@@ -101,7 +102,7 @@ func (s *scene) call(e *functiontest.Env, name string, args values) (function.Ou
 	for k, v := range args {
 		given[k] = v
 	}
-	return functiontest.Call(s.t.Context(), s.t, Functions(as.Cluster, Config{Image: testcluster.Tools}, passphrase), e, name, given)
+	return functiontest.Call(s.t.Context(), s.t, Functions(&movers.Movers{Cluster: as.Cluster, Config: movers.Config{Image: testcluster.Tools}, Key: passphrase}), e, name, given)
 }
 
 func (s *scene) must(e *functiontest.Env, name string, args values) function.Outputs {
@@ -135,7 +136,7 @@ func TestFunctionsMoveDataWithTheirRulesAlone(t *testing.T) {
 	zero := state("db-0")
 
 	out := s.must(s.env("thaw-check-1"), "CheckRepository", values{"backupArtifactPrefix": "one"})
-	require.Equal(t, function.Outputs{"repoUnavailable": "true", "passwordIncorrect": "false", "version": outputsVersion}, out)
+	require.Equal(t, function.Outputs{"repoUnavailable": "true", "passwordIncorrect": "false", "version": movers.OutputsVersion}, out)
 
 	// A container that is there; the attempt after a worker's death finds what
 	// the first one saved.

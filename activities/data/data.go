@@ -2,7 +2,7 @@
 // back: Kanister's BackupData, CopyVolumeData, RestoreData, DeleteData and
 // their like, with its names, arguments and outputs. The data is moved by
 // package mover, beside it: in a container that is there, or in a pod made for
-// it. Start with task.go; requests are built in backup.go and restore.go.
+// it (package movers). Requests are built in backup.go and restore.go.
 package data
 
 import (
@@ -11,31 +11,19 @@ import (
 	"strings"
 	"time"
 
-	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/function"
 	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
-	"thaw/blueprints/templates"
 	"thaw/internal/location"
 )
 
 const family = "data"
 
-// Config of the family.
-type Config struct {
-	// Image with the mover, for pods that are made to move data, whatever
-	// image a blueprint names for them: theirs has restic, which is not what
-	// moves data here. Default: the blueprint's own image.
-	Image string `yaml:"image"`
-}
-
-// Key returns the passphrase of repositories whose blueprint names none.
-type Key func() (string, error)
-
-// Functions of this family, on a cluster that may be nil.
-func Functions(c *cluster.Cluster, cfg Config, key Key) []function.Function {
-	m := &maker{c: c, cfg: cfg, key: key}
+// Functions of this family.
+func Functions(movers *movers.Movers) []function.Function {
+	m := &maker{movers}
 	return []function.Function{
 		m.backupData(), m.backupDataAll(), m.copyVolumeData(), m.restoreData(), m.restoreDataAll(),
 		m.deleteData(), m.deleteDataAll(), m.backupDataStats(), m.checkRepository(), locationDelete(),
@@ -43,11 +31,7 @@ func Functions(c *cluster.Cluster, cfg Config, key Key) []function.Function {
 }
 
 // maker makes functions. It keeps no state of calls.
-type maker struct {
-	c   *cluster.Cluster
-	cfg Config
-	key Key
-}
+type maker struct{ *movers.Movers }
 
 // dataCall is how long moving data may take; Kanister has no such limit.
 const dataCall = 24 * time.Hour
@@ -58,18 +42,11 @@ type repositoryArgs struct {
 	InsecureTLS   bool   `arg:"insecureTLS" default:"false" doc:"Do not verify the store's certificate"`
 }
 
-func profileOf(env *function.Env) (*templates.Profile, error) {
-	if env.Profile == nil {
-		return nil, fault.New(fault.User, "the run has no location profile; give one, as profile: {name, namespace}")
-	}
-	return env.Profile, nil
-}
-
 // moving declares a function that needs a cluster. Its errors before the act
 // begin with its name.
 func moving[A any](m *maker, f catalogue.Function, bind func(ctx context.Context, env *function.Env, args A) (function.Act, error)) function.Function {
 	return function.Prepared(f, func(ctx context.Context, env *function.Env, a A) (function.Act, func(), error) {
-		if err := m.c.Need(); err != nil {
+		if err := m.Cluster.Need(); err != nil {
 			return nil, nil, err
 		}
 		act, err := bind(ctx, env, a)
@@ -82,17 +59,11 @@ func moving[A any](m *maker, f catalogue.Function, bind func(ctx context.Context
 
 // request begins the request of a call.
 func (m *maker) request(env *function.Env, do string, a repositoryArgs) (*mover.Request, error) {
-	profile, err := profileOf(env)
+	q, err := m.Request(env, do, a.EncryptionKey)
 	if err != nil {
 		return nil, err
 	}
-	q := &mover.Request{Do: do, Profile: *profile, Passphrase: a.EncryptionKey}
 	q.Profile.SkipSSLVerify = q.Profile.SkipSSLVerify || a.InsecureTLS
-	if q.Passphrase == "" {
-		if q.Passphrase, err = m.key(); err != nil {
-			return nil, err
-		}
-	}
 	return q, nil
 }
 
@@ -101,10 +72,7 @@ func tag(env *function.Env, more ...string) string {
 	return strings.Join(append([]string{env.Key}, more...), "-")
 }
 
-var version = catalogue.Output{Name: "version", Description: "Version of the outputs"}
-
-// outputsVersion is Kanister's version of its outputs.
-const outputsVersion = "v0.0.0"
+var version = catalogue.Output{Name: movers.Version, Description: "Version of the outputs"}
 
 func outputs(pairs ...string) (out []catalogue.Output) {
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -127,15 +95,14 @@ func locationDelete() function.Function {
 		Name: "LocationDelete", Family: family, Summary: "Deletes all that stands at a path of the location profile.",
 		Profile: true, Idempotent: true, Timeout: 2 * time.Hour,
 	}, func(ctx context.Context, env *function.Env, a locationArgs) (function.Outputs, error) {
-		profile, err := profileOf(env)
-		if err != nil {
+		if err := movers.NeedProfile(env); err != nil {
 			return nil, fmt.Errorf("LocationDelete: %w", err)
 		}
-		at := mover.Path(*profile, a.Artifact)
+		at := mover.Path(*env.Profile, a.Artifact)
 		if at == "" {
 			return nil, fault.New(fault.User, "LocationDelete: artifact %q is all of the location; name a path in it", a.Artifact)
 		}
-		store, err := location.Open(ctx, *profile)
+		store, err := location.Open(ctx, *env.Profile)
 		if err != nil {
 			return nil, err
 		}

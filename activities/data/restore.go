@@ -7,6 +7,7 @@ import (
 	"path"
 	"sync"
 
+	"thaw/activities/cluster/movers"
 	"thaw/activities/cluster/podexec"
 	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
@@ -40,7 +41,7 @@ func oneOf(a, b string, hasA, hasB bool) error {
 func (m *maker) restoreData() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "RestoreData", Family: family, Summary: "Writes a snapshot back into volumes, from a pod made for it. Give pod or volumes, and backupTag or backupIdentifier. What is there and not in the snapshot stays.",
-		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: podRules,
+		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: movers.Rules,
 	}, func(ctx context.Context, env *function.Env, a restoreArgs) (function.Act, error) {
 		return m.restoring(ctx, env, a)
 	})
@@ -67,7 +68,7 @@ func (m *maker) restoring(ctx context.Context, env *function.Env, a restoreArgs)
 		return nil, err
 	}
 	q.Repository, q.ID, q.Tag, q.Target, q.Below = a.Prefix, a.BackupIdentifier, a.BackupTag, a.RestorePath, a.BackupPath
-	return m.inPod(ctx, env, task{namespace: a.Namespace, image: a.Image, pod: a.Args, mounts: mounts}, q)
+	return m.InPod(ctx, env, movers.Pod{Namespace: a.Namespace, Image: a.Image, Args: a.Args, Mounts: mounts}, q)
 }
 
 type restoreAllArgs struct {
@@ -92,7 +93,7 @@ func backupInfo(text string) (map[string]podBackup, error) {
 func (m *maker) restoreDataAll() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "RestoreDataAll", Family: family, Summary: "Writes snapshots back into the volumes of several pods, from a pod made for each.",
-		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: podRules,
+		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: movers.Rules,
 	}, func(ctx context.Context, env *function.Env, a restoreAllArgs) (function.Act, error) {
 		info, err := backupInfo(a.BackupInfo)
 		if err != nil {
@@ -108,7 +109,7 @@ func (m *maker) restoreDataAll() function.Function {
 			if !ok {
 				return nil, fault.New(fault.User, "backupInfo has no pod %s", pod)
 			}
-			acts[i], err = m.restoring(ctx, one(env, i), restoreArgs{
+			acts[i], err = m.restoring(ctx, movers.One(env, i), restoreArgs{
 				Namespace: a.Namespace, Image: a.Image, Prefix: path.Join(a.Prefix, pod), RestorePath: a.RestorePath, Pod: pod,
 				BackupIdentifier: b.BackupID, repositoryArgs: a.repositoryArgs, Args: a.Args,
 			})
@@ -131,16 +132,6 @@ func (m *maker) restoreDataAll() function.Function {
 	})
 }
 
-// one is the environment of one of the pods of a call: each has a name of its
-// own. What a log was read to is remembered for none: each attempt finds the
-// pods by their names, and has no outputs to lose.
-func one(env *function.Env, i int) *function.Env {
-	e := *env
-	e.Key = fmt.Sprintf("%s-%d", env.Key, i)
-	e.Recalled, e.Remember = "", func(string) {}
-	return &e
-}
-
 type deleteArgs struct {
 	Namespace      string `arg:"namespace,required" doc:"Namespace of the pod made for it"`
 	Prefix         string `arg:"backupArtifactPrefix,required" doc:"Path of the repository in the location"`
@@ -157,7 +148,7 @@ var freed = outputs("spaceFreed", "Bytes that the location holds less")
 func (m *maker) deleteData() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "DeleteData", Family: family, Summary: "Deletes a snapshot from the repository.",
-		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: withoutClaims, Outputs: freed,
+		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: movers.RulesWithoutClaims, Outputs: freed,
 	}, func(ctx context.Context, env *function.Env, a deleteArgs) (function.Act, error) {
 		if err := oneOf("backupID", "backupTag", a.BackupID != "", a.BackupTag != ""); err != nil {
 			return nil, err
@@ -172,7 +163,7 @@ func (m *maker) deleting(ctx context.Context, env *function.Env, a deleteArgs, l
 		return nil, err
 	}
 	q.Delete, q.Reclaim = list, a.ReclaimSpace
-	return m.inPod(ctx, env, task{namespace: a.Namespace, image: a.Image, pod: a.Args}, q)
+	return m.InPod(ctx, env, movers.Pod{Namespace: a.Namespace, Image: a.Image, Args: a.Args}, q)
 }
 
 type deleteAllArgs struct {
@@ -188,7 +179,7 @@ type deleteAllArgs struct {
 func (m *maker) deleteDataAll() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "DeleteDataAll", Family: family, Summary: "Deletes the snapshots of BackupDataAll from their repositories.",
-		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: withoutClaims, Outputs: freed,
+		Profile: true, Idempotent: true, Reattach: true, Timeout: dataCall, Rules: movers.RulesWithoutClaims, Outputs: freed,
 	}, func(ctx context.Context, env *function.Env, a deleteAllArgs) (function.Act, error) {
 		info, err := backupInfo(a.BackupInfo)
 		if err != nil {
@@ -215,7 +206,7 @@ type statsArgs struct {
 func (m *maker) backupDataStats() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "BackupDataStats", Family: family, Summary: "Tells the size of a snapshot in the repository.",
-		Profile: true, Idempotent: true, Reattach: true, ReadOnly: true, Timeout: dataCall, Rules: withoutClaims,
+		Profile: true, Idempotent: true, Reattach: true, ReadOnly: true, Timeout: dataCall, Rules: movers.RulesWithoutClaims,
 		Outputs: append(outputs("mode", "What was counted", "fileCount", "Number of files", "size", "Size"), version),
 	}, func(ctx context.Context, env *function.Env, a statsArgs) (function.Act, error) {
 		q, err := m.request(env, mover.Stats, repositoryArgs{EncryptionKey: a.EncryptionKey})
@@ -223,7 +214,7 @@ func (m *maker) backupDataStats() function.Function {
 			return nil, err
 		}
 		q.Repository, q.ID = a.Prefix, a.BackupID
-		act, err := m.inPod(ctx, env, task{namespace: a.Namespace, image: a.Image, pod: a.Args}, q)
+		act, err := m.InPod(ctx, env, movers.Pod{Namespace: a.Namespace, Image: a.Image, Args: a.Args}, q)
 		if err != nil {
 			return nil, err
 		}
@@ -247,7 +238,7 @@ type checkArgs struct {
 func (m *maker) checkRepository() function.Function {
 	return moving(m, catalogue.Function{
 		Name: "CheckRepository", Family: family, Summary: "Tells whether the repository is there and its passphrase fits.",
-		Profile: true, Idempotent: true, Reattach: true, ReadOnly: true, Timeout: dataCall, Rules: withoutClaims,
+		Profile: true, Idempotent: true, Reattach: true, ReadOnly: true, Timeout: dataCall, Rules: movers.RulesWithoutClaims,
 		Outputs: append(outputs("passwordIncorrect", "true or false", "repoUnavailable", "true or false"), version),
 	}, func(ctx context.Context, env *function.Env, a checkArgs) (function.Act, error) {
 		q, err := m.request(env, mover.Check, a.repositoryArgs)
@@ -255,6 +246,6 @@ func (m *maker) checkRepository() function.Function {
 			return nil, err
 		}
 		q.Repository = a.Prefix
-		return m.inPod(ctx, env, task{image: a.Image, pod: a.Args}, q)
+		return m.InPod(ctx, env, movers.Pod{Image: a.Image, Args: a.Args}, q)
 	})
 }

@@ -57,6 +57,9 @@ type Env struct {
 	// Profile is the run's location profile, its credentials in it. Nil where
 	// the run has none, or the function does not declare that it uses one.
 	Profile *templates.Profile
+	// NoProfile is why a run's Profile could not be read, for a function that
+	// may do without.
+	NoProfile error
 
 	// Owner is the Temporal that knows the run; see cluster.AnnotationOwner.
 	Owner string

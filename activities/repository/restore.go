@@ -131,6 +131,10 @@ func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOp
 	if err := out.Init(ctx); err != nil {
 		return p, err
 	}
+	reading, drop := context.WithCancel(ctx)
+	ahead := newAhead(r.blobs.store, r.blobs.name)
+	r.blobs.ahead.Store(ahead)
+	defer func() { r.blobs.ahead.CompareAndSwap(ahead, nil); drop(); ahead.close() }()
 	cancel := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { close(cancel) })
 	defer stop()
@@ -138,7 +142,7 @@ func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOp
 	progress := func(s restore.Stats) Progress {
 		return Progress{Files: int64(s.RestoredFileCount), Bytes: s.RestoredTotalFileSize, Total: m.Stats.TotalFileSize}
 	}
-	stats, err := restore.Entry(ctx, r.rep, out, root, restore.Options{
+	stats, err := restore.Entry(reading, r.rep, out, root, restore.Options{
 		Parallel: parallel, Cancel: cancel,
 		RestoreDirEntryAtDepth: math.MaxInt32, // else deep directories come back as placeholders
 		ProgressCallback: func(_ context.Context, s restore.Stats) {
@@ -217,23 +221,30 @@ func (r *Repository) Delete(ctx context.Context, id string) error {
 
 // Maintain frees what no snapshot needs. Blocks that became useless lately are
 // kept for a day or more, since another may be writing a snapshot that has them
-// (Kopia's safety rules). It returns the bytes that the location holds less.
-func (r *Repository) Maintain(ctx context.Context) (freed int64, err error) {
+// (Kopia's safety rules). In a location with an object lock it makes the locks of
+// what is needed longer, and says what it could not free for its lock.
+func (r *Repository) Maintain(ctx context.Context) (m Maintained, err error) {
 	before, err := r.size(ctx)
 	if err != nil {
-		return 0, err
+		return m, err
 	}
+	r.blobs.kept.take()
 	err = repo.DirectWriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "maintenance"}, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		if err := own(ctx, w); err != nil {
 			return err
 		}
-		return snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, true, maintenance.SafetyFull)
+		if err := snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, true, r.safety); err != nil {
+			return err
+		}
+		return r.hold(ctx, w)
 	})
 	if err != nil {
-		return 0, r.named(fmt.Errorf("maintain: %w", err))
+		return m, r.named(fmt.Errorf("maintain: %w", err))
 	}
+	m.Locked, m.Until = r.blobs.kept.take()
 	after, err := r.size(ctx)
-	return max(before-after, 0), err
+	m.Freed = max(before-after, 0)
+	return m, err
 }
 
 // size is what the repository takes in the location.

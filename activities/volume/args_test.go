@@ -3,6 +3,7 @@ package volume
 import (
 	"testing"
 
+	"thaw/activities/cluster/movers"
 	"thaw/activities/function/functiontest"
 )
 
@@ -11,7 +12,7 @@ type values = map[string]any
 // The arguments of Kanister's functions on CSI snapshots: names, defaults and
 // outputs are those of its code, with what its documentation calls otherwise.
 func TestArgumentsAreKanisters(t *testing.T) {
-	all := Functions(nil)
+	all := Functions(nil, &movers.Movers{})
 	create := values{"pvc": "data", "namespace": "shop", "snapshotClass": "fast"}
 	functiontest.Arguments(t, all, "CreateCSISnapshot", functiontest.Declared{
 		Required: create, Optional: []string{"name", "labels"}, Outputs: []string{"name", "pvc", "namespace", "restoreSize", "snapshotContent"},

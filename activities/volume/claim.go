@@ -19,10 +19,10 @@ import (
 	"thaw/blueprints/fault"
 )
 
-// claimSpec is a claim that is to be made from a snapshot.
+// claimSpec is a claim that is to be made, from a snapshot or empty.
 type claimSpec struct {
 	at           types.NamespacedName
-	snapshot     string // in the same namespace
+	snapshot     string // in the same namespace; empty: of nothing
 	storageClass string
 	size         resource.Quantity
 	accessModes  []string
@@ -60,14 +60,16 @@ func (s claimSpec) fits(restoreSize string) error {
 }
 
 func (s claimSpec) claim() *corev1.PersistentVolumeClaim {
-	group := snapshotv1.GroupName
 	pvc := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: s.at.Name, Namespace: s.at.Namespace, Labels: maps.Clone(s.labels), Annotations: maps.Clone(s.annotations)},
 		Spec: corev1.PersistentVolumeClaimSpec{
-			DataSource:       &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: s.snapshot},
 			StorageClassName: &s.storageClass,
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: s.size}},
 		},
+	}
+	if s.snapshot != "" {
+		group := snapshotv1.GroupName
+		pvc.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: s.snapshot}
 	}
 	for _, m := range s.accessModes {
 		pvc.Spec.AccessModes = append(pvc.Spec.AccessModes, corev1.PersistentVolumeAccessMode(m))

@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/function"
 	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
@@ -38,7 +39,7 @@ func key() string {
 func newEnv(namespace string) *function.Env {
 	return &function.Env{
 		Key: key(), Phase: "cut", Run: plan.Run{ID: "run-" + namespace, Original: "r-" + namespace}, Log: slog.New(slog.DiscardHandler),
-		Target: plan.Target{Kind: "Namespace", Name: namespace, Namespace: namespace},
+		Target: plan.Target{Kind: "Namespace", Name: namespace, Namespace: namespace}, Stopping: func() bool { return false },
 	}
 }
 
@@ -53,7 +54,7 @@ func frozen(namespace string) *function.Env {
 var offline = &cluster.Cluster{}
 
 func call(ctx context.Context, c *cluster.Cluster, env *function.Env, name string, args map[string]any) (function.Outputs, error) {
-	for _, f := range Functions(c) {
+	for _, f := range Functions(c, &movers.Movers{Cluster: c, Config: movers.Config{Image: testcluster.Tools}, Key: func() (string, error) { return "of the worker", nil }}) {
 		if f.Name != name {
 			continue
 		}
@@ -251,7 +252,7 @@ func nothingLeft(t *testing.T, c *cluster.Cluster, namespace string) {
 
 func bind(ctx context.Context, t testing.TB, c *cluster.Cluster, env *function.Env, name string, args map[string]any) (function.Act, func()) {
 	t.Helper()
-	for _, f := range Functions(c) {
+	for _, f := range Functions(c, &movers.Movers{Cluster: c, Config: movers.Config{Image: testcluster.Tools}, Key: func() (string, error) { return "of the worker", nil }}) {
 		if f.Name == name {
 			act, release, err := f.Bind(ctx, env, args)
 			require.NoError(t, err)

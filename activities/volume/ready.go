@@ -72,7 +72,7 @@ func readyVolumes(env *function.Env, a readyArgs) ([]Volume, error) {
 	if a.Timeout <= 0 {
 		return nil, fault.New(fault.User, "timeout %s: it must be more than nothing", a.Timeout)
 	}
-	if (len(volumes) > 0) == (len(a.Snapshots) > 0) {
+	if (a.Volumes != nil) == (len(a.Snapshots) > 0) {
 		return nil, fault.New(fault.User, "give either volumes or snapshots")
 	}
 	if len(a.Snapshots) > 0 {

@@ -16,7 +16,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
+	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
+	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
 )
@@ -35,7 +38,12 @@ type restoreArgs struct {
 	Names        map[string]string `arg:"names" doc:"new names of claims, by former name (default: what they had)"`
 	Replace      bool              `arg:"replace" default:"false" doc:"take the place of claims that exist; their volumes are kept, for ReturnVolumes or DropReplacedVolumes"`
 	Labels       map[string]string `arg:"labels" doc:"labels of the claims, besides those that they had"`
-	Timeout      time.Duration     `arg:"timeout" default:"2h" doc:"how long the snapshots may take to be ready and the claims to be bound"`
+	FromLocation bool              `arg:"fromLocation" default:"false" doc:"of what ExportVolumes copied, also where the snapshots are there"`
+	Parallel     int               `arg:"parallel" default:"2" doc:"how many volumes are filled from the location at once"`
+	Encryption   string            `arg:"encryptionKey" doc:"passphrase of the repository in the location; the worker's secretsKey where there is none"`
+	Image        string            `arg:"image" doc:"image with Thaw's kando, for pods that fill volumes; the worker's data.image wins"`
+	Timeout      time.Duration     `arg:"timeout" default:"24h" doc:"how long all of it may take"`
+	podrun.Args  `arg:",squash"`
 }
 
 // restoreVolumes makes claims of snapshots. It looks at everything before it
@@ -45,10 +53,10 @@ type restoreArgs struct {
 // Idempotent: what it makes has names of its own or its mark, and what it
 // replaces carries what it takes to put it back, so that another attempt goes
 // on where one died.
-func restoreVolumes(c *cluster.Cluster) function.Function {
+func restoreVolumes(c *cluster.Cluster, m *movers.Movers) function.Function {
 	return function.Prepared(catalogue.Function{
 		Name: "RestoreVolumes", Family: family,
-		Summary: "Make claims of the snapshots of a cut, in their namespace or another. With replace they take the place of claims that exist: no pod may use those, and their volumes are kept. Where it fails, all is put back as it was.",
+		Summary: "Make claims of the snapshots of a cut, in their namespace or another; of what ExportVolumes copied, where a snapshot is not there any more. With replace they take the place of claims that exist: no pod may use those, and their volumes are kept. Where it fails, all is put back as it was.",
 		Outputs: []catalogue.Output{
 			{Name: "claims", Description: "list of what was made: namespace, name, snapshot, storageClass, size, volume, bound"},
 			{Name: "bound", Description: "true where all claims are bound; false where a class waits for the first pod"},
@@ -56,9 +64,9 @@ func restoreVolumes(c *cluster.Cluster) function.Function {
 			{Name: "temporary", Description: "snapshots in the other namespace that claims still need until a first pod binds them; for DeleteSnapshots, later. Empty otherwise"},
 			{Name: "warnings", Description: "list of what may keep a database from starting on a restored volume"},
 		},
-		Idempotent: true,
-		Timeout:    24 * time.Hour,
-		Rules: []catalogue.Rule{
+		MayUseProfile: true, Idempotent: true, Reattach: true,
+		Timeout: exportCall,
+		Rules: append([]catalogue.Rule{
 			snapshotRule("get", "list", "watch", "create", "delete"),
 			contentRule("get", "list", "watch", "create", "patch", "delete"),
 			claimRule("get", "list", "watch", "create", "delete"),
@@ -67,13 +75,13 @@ func restoreVolumes(c *cluster.Cluster) function.Function {
 			{Resources: []string{"events"}, Verbs: []string{"list"}},
 			{Group: "storage.k8s.io", Resources: []string{"storageclasses"}, Verbs: []string{"list"}, Cluster: true},
 			{Group: "apps", Resources: []string{"statefulsets", "deployments"}, Verbs: []string{"list"}},
-		},
+		}, movers.RulesWithoutClaims...),
 	}, func(ctx context.Context, env *function.Env, a restoreArgs) (function.Act, func(), error) {
 		if err := c.Need(); err != nil {
 			return nil, nil, err
 		}
 		doing := "restore volumes"
-		r, err := prepareRestore(ctx, c, env, a)
+		r, err := prepareRestore(ctx, c, m, env, a)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", doing, err)
 		}
@@ -92,18 +100,22 @@ type restored struct {
 	former *corev1.PersistentVolumeClaim // to replace
 	static *Volume                       // the snapshot made for it in another namespace
 	isNew  *corev1.PersistentVolumeClaim
+	// imported: filled from the location.
+	imported bool
 }
 
 type restore struct {
 	c        *cluster.Cluster
 	env      *function.Env
-	timeout  time.Duration
+	m        *movers.Movers
+	args     restoreArgs
+	request  *mover.Request // of what is filled from the location
 	claims   []*restored
 	replaced map[types.NamespacedName]Replaced
 }
 
 // prepareRestore looks at everything, and says all that stands against it.
-func prepareRestore(ctx context.Context, c *cluster.Cluster, env *function.Env, a restoreArgs) (*restore, error) {
+func prepareRestore(ctx context.Context, c *cluster.Cluster, m *movers.Movers, env *function.Env, a restoreArgs) (*restore, error) {
 	volumes, err := decode[Volume]("volumes", a.Volumes)
 	if err != nil {
 		return nil, err
@@ -115,7 +127,7 @@ func prepareRestore(ctx context.Context, c *cluster.Cluster, env *function.Env, 
 	if err != nil {
 		return nil, err
 	}
-	r := &restore{c: c, env: env, timeout: a.Timeout}
+	r := &restore{c: c, m: m, env: env, args: a}
 	var faults []string
 	if r.claims, faults = planRestore(volumes, a, classOf); len(faults) > 0 {
 		return nil, whole("volumes", faults)
@@ -129,6 +141,9 @@ func prepareRestore(ctx context.Context, c *cluster.Cluster, env *function.Env, 
 	if r.replaced, err = replacedBy(ctx, c, env, env.Key, ""); err != nil {
 		return nil, err
 	}
+	if err := r.imports(ctx); err != nil {
+		return nil, err
+	}
 	pods := map[string]map[string][]string{}
 	for _, t := range r.claims {
 		at := t.spec.at
@@ -136,7 +151,7 @@ func prepareRestore(ctx context.Context, c *cluster.Cluster, env *function.Env, 
 		switch {
 		case i < 0:
 			faults = append(faults, fmt.Sprintf("claim %s: StorageClass %q: not found; set storageClass", at, t.spec.storageClass))
-		case t.volume.Driver != "" && l.Items[i].Provisioner != t.volume.Driver:
+		case !t.imported && t.volume.Driver != "" && l.Items[i].Provisioner != t.volume.Driver:
 			faults = append(faults, fmt.Sprintf("claim %s: StorageClass %q is of driver %s, the snapshot is of %s", at, t.spec.storageClass, l.Items[i].Provisioner, t.volume.Driver))
 		default:
 			t.waits = deref(l.Items[i].VolumeBindingMode) == storagev1.VolumeBindingWaitForFirstConsumer
@@ -261,7 +276,7 @@ func storageClassOf(raw any) (func(former string) string, error) {
 }
 
 func (r *restore) run(ctx context.Context) (function.Outputs, error) {
-	bounded, cancel := context.WithTimeoutCause(ctx, r.timeout, fmt.Errorf("not done after %s", r.timeout))
+	bounded, cancel := context.WithTimeoutCause(ctx, r.args.Timeout, fmt.Errorf("not done after %s", r.args.Timeout))
 	defer cancel()
 	err := r.sources(bounded)
 	if err == nil {
@@ -269,6 +284,9 @@ func (r *restore) run(ctx context.Context) (function.Outputs, error) {
 	}
 	if err == nil {
 		err = r.bind(bounded)
+	}
+	if err == nil {
+		err = r.fill(bounded)
 	}
 	if err != nil {
 		return nil, r.back(ctx, err)
@@ -284,6 +302,10 @@ func (r *restore) run(ctx context.Context) (function.Outputs, error) {
 // namespace. Where there is none, one is made of what the storage has.
 func (r *restore) sources(ctx context.Context) error {
 	for _, t := range r.claims {
+		if t.imported {
+			t.spec.snapshot = ""
+			continue
+		}
 		v := t.volume
 		if v.Snapshot != "" || v.Group != "" {
 			one := []Volume{v}
@@ -333,6 +355,71 @@ func (r *restore) sources(ctx context.Context) error {
 		s.Group = "" // it is no member: it goes by itself
 		t.spec.snapshot = name
 		if err := t.spec.fits(s.RestoreSize); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// imports says which claims are filled from the location: those of whose data
+// this cluster has no snapshot any more, and knows of none that the storage has.
+func (r *restore) imports(ctx context.Context) (err error) {
+	for _, t := range r.claims {
+		v := t.volume
+		if v.Export == nil {
+			if r.args.FromLocation {
+				return fault.New(fault.User, "pvc %s was not exported: there is nothing of it in the location", v.claim())
+			}
+			continue
+		}
+		if t.imported = r.args.FromLocation; !t.imported {
+			has, err := getSnapshot(ctx, r.c, r.env, v.Namespace, v.Snapshot)
+			if err != nil {
+				return err
+			}
+			content, err := getContent(ctx, r.c, r.env, v.Content)
+			if err != nil {
+				return err
+			}
+			t.imported = has == nil && content == nil
+		}
+		if t.imported && r.request == nil {
+			if r.request, err = r.m.Request(r.env, mover.Restore, r.args.Encryption); err != nil {
+				return fmt.Errorf("pvc %s is only in the location: %w", v.claim(), err)
+			}
+			if _, err := r.m.NeedImage(r.args.Image); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fill writes what the location has into the claims that are filled from it.
+func (r *restore) fill(ctx context.Context) error {
+	var filled []*restored
+	for _, t := range r.claims {
+		if t.imported {
+			filled = append(filled, t)
+		}
+	}
+	pod := movers.Pod{Image: r.args.Image, Args: r.args.Args}
+	err := inParallel(r.env, r.args.Parallel, len(filled), func(i int) string { return filled[i].spec.at.String() },
+		func(i int, done *types.UID) error {
+			t := filled[i]
+			if done != nil && *done == t.isNew.UID {
+				return nil // by an attempt before this one
+			}
+			return t.volume.Export.restore(ctx, r.m, r.env, i, t.spec.at, *r.request, pod)
+		}, func(i int) *types.UID { return &filled[i].isNew.UID })
+	if err != nil {
+		return err
+	}
+	for _, t := range filled { // a class that waits for a pod has seen one
+		if err := bound(ctx, r.c, r.env, []types.NamespacedName{t.spec.at}); err != nil {
+			return err
+		}
+		if t.isNew, err = getClaim(ctx, r.c, r.env, t.spec.at); err != nil {
 			return err
 		}
 	}

@@ -17,10 +17,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/function"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
+	"thaw/internal/teststore"
 )
 
 // watcher gives each call of a function the permissions that it declares, and
@@ -31,7 +33,7 @@ type watcher struct {
 }
 
 func rulesOf(name string) []catalogue.Rule {
-	for _, f := range Functions(nil) {
+	for _, f := range Functions(nil, &movers.Movers{}) {
 		if f.Name == name {
 			return f.Rules
 		}
@@ -147,6 +149,7 @@ func TestTheRulesOfEachFunctionSuffice(t *testing.T) {
 	ns, other := testcluster.Namespace(t, c), testcluster.Namespace(t, c)
 	claim(t, c, ns, "data-0")
 	claim(t, c, ns, "data-1")
+	store := teststore.StartS3(t, teststore.S3Options{Host: testcluster.Here(t, c)})
 	do := func(name string, args map[string]any) function.Outputs {
 		t.Helper()
 		return mustCall(t, w.least(t, name, ns, other), newEnv(ns), name, args)
@@ -203,6 +206,22 @@ func TestTheRulesOfEachFunctionSuffice(t *testing.T) {
 		do("WaitSnapshotsReady", map[string]any{"volumes": ready["volumes"], "retain": true})
 		do("DeleteSnapshots", map[string]any{"volumes": ready["volumes"]})
 
+		// To a location, and back from nothing else.
+		kept := do("CutVolumes", map[string]any{"groupSnapshotClass": group})
+		kept = do("WaitSnapshotsReady", map[string]any{"volumes": kept["volumes"]})
+		moving := func(name string, args map[string]any) function.Outputs {
+			env := newEnv(ns)
+			env.Profile, env.RestorePoint = &store.Profile, plan.RestorePointRef{ID: "point" + group}
+			return mustCall(t, w.least(t, name, ns, other), env, name, args)
+		}
+		exported := moving("ExportVolumes", map[string]any{"volumes": kept["volumes"]})
+		do("DeleteSnapshots", map[string]any{"volumes": kept["volumes"]})
+		elsewhere = moving("RestoreVolumes", map[string]any{"volumes": exported["volumes"], "namespace": other})
+		do("ReturnVolumes", map[string]any{"claims": elsewhere["claims"]})
+		replaced = moving("RestoreVolumes", map[string]any{"volumes": exported["volumes"], "replace": true, "fromLocation": true})
+		do("ReturnVolumes", map[string]any{"replaced": replaced["replaced"]})
+		moving("DeleteExports", map[string]any{"volumes": exported["volumes"]})
+
 		// Contents whose snapshots went with their namespace, say.
 		lost := do("CutVolumes", map[string]any{"groupSnapshotClass": "none", "pvcs": []any{"data-0", "data-1"}})
 		lost = do("WaitSnapshotsReady", map[string]any{"volumes": lost["volumes"], "retain": true})
@@ -221,7 +240,7 @@ func TestTheRulesOfEachFunctionSuffice(t *testing.T) {
 	clear()
 	nothingLeft(t, c, ns)
 	nothingLeft(t, c, other)
-	for _, f := range Functions(nil) {
+	for _, f := range Functions(nil, &movers.Movers{}) {
 		testcluster.Everything(t, f.Name, f.Rules, unasked[f.Name], w.asked[f.Name]...)
 	}
 }

@@ -1,6 +1,6 @@
 // Package volume takes CSI snapshots of the volumes of a Kubernetes workload,
-// and makes volumes of them again. It knows one cluster (package cluster), and
-// no other family. Start with Functions; the cut itself is in cut.go.
+// copies them to a location, and makes volumes of either again. It knows one
+// cluster (package cluster), and no other family. Start with Functions; the cut itself is in cut.go.
 package volume
 
 import (
@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/function"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
@@ -26,13 +27,14 @@ import (
 const (
 	family = "volume"
 	// labelTemporary is on snapshots that RestoreVolumes makes in another
-	// namespace, until the claims made of them are bound.
+	// namespace, until the claims made of them are bound; and on claims that
+	// ExportVolumes reads.
 	labelTemporary = "thaw.dev/temporary"
 )
 
 // Functions returns the functions of this family. The cluster may be nil: each
 // says then that the worker has none.
-func Functions(c *cluster.Cluster) []function.Function {
+func Functions(c *cluster.Cluster, m *movers.Movers) []function.Function {
 	return []function.Function{
 		createCSISnapshot(c),
 		createCSISnapshotStatic(c),
@@ -41,10 +43,12 @@ func Functions(c *cluster.Cluster) []function.Function {
 		deleteCSISnapshotContent(c),
 		cutVolumes(c),
 		waitSnapshotsReady(c),
-		restoreVolumes(c),
+		exportVolumes(c, m),
+		restoreVolumes(c, m),
 		returnVolumes(c),
 		dropReplacedVolumes(c),
 		deleteSnapshots(c),
+		deleteExports(m),
 	}
 }
 
@@ -98,6 +102,8 @@ type Volume struct {
 	VolumeMode    string            `json:"volumeMode,omitempty"`
 	Labels        map[string]string `json:"labels,omitempty"`
 	CutAt         string            `json:"cutAt,omitempty"`
+	// Export is where the location has its data; nil where it was not exported.
+	Export *Export `json:"export,omitempty"`
 
 	temporary bool // made for a restore, and not to outlive it
 }

@@ -81,8 +81,10 @@ type Function struct {
 	// Proof names outputs that identify a freeze. They must be the same in
 	// what `do` and in what `undo` reported (design: G3).
 	Proof []string `json:"proof,omitempty"`
-	// Profile: it uses the run's location profile.
+	// Profile: it needs the run's location profile.
 	Profile bool `json:"profile,omitempty"`
+	// MayUseProfile: it uses one where the run has one.
+	MayUseProfile bool `json:"mayUseProfile,omitempty"`
 	// Person: it waits for a person, so it may not stand inside a freeze.
 	Person bool `json:"person,omitempty"`
 	// Timeout of one attempt where the phase gives none.

@@ -21,6 +21,16 @@ type ApplicationRequest struct {
 	With []Request `json:"with,omitempty"`
 	// Options of each blueprint, by the blueprint's name.
 	Options map[string]Values `json:"options,omitempty"`
+	// Profile of the location that the restore point goes to, with the data of
+	// its volumes, after the thaw. Without one it is in the cluster's snapshots
+	// and on the worker only.
+	Profile *Reference `json:"profile,omitempty"`
+	// Parallel is how many volumes are copied to the location at once.
+	// Default: 2.
+	Parallel int `json:"parallel,omitempty"`
+	// DropSnapshots deletes the snapshots once the location has their data.
+	// Default: they stay, for quick restores in the same cluster.
+	DropSnapshots bool `json:"dropSnapshots,omitempty"`
 
 	Location    string    `json:"location,omitempty"`
 	RequestedBy string    `json:"requestedBy,omitempty"`
@@ -33,6 +43,14 @@ type ApplicationRequest struct {
 type RestoreRequest struct {
 	// From is the restore point: its id, or the path of its directory.
 	From string `json:"from"`
+	// Profile of the location that has it, where the worker does not.
+	Profile *Reference `json:"profile,omitempty"`
+	// FromLocation restores the volumes from the location even where their
+	// snapshots are still in the cluster.
+	FromLocation bool `json:"fromLocation,omitempty"`
+	// Parallel is how many volumes are filled from the location at once.
+	// Default: 2.
+	Parallel int `json:"parallel,omitempty"`
 	// Namespace to restore into; it is made where it is missing. Default: the
 	// one that was backed up.
 	Namespace string `json:"namespace,omitempty"`

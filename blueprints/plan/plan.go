@@ -223,6 +223,8 @@ type Phase struct {
 	Idempotent bool                 `json:"idempotent,omitempty"`
 	Reattach   bool                 `json:"reattach,omitempty"` // see catalogue.Function
 	Person     bool                 `json:"person,omitempty"`   // waits for a person: the engine asks
+	// Never: its `when` is false whatever the other phases come to.
+	Never bool `json:"never,omitempty"`
 	// Skip is set by a person's skip of a phase inside a freeze: the reason.
 	Skip       string  `json:"skip,omitempty"`
 	Compensate *Phase  `json:"compensate,omitempty"`

@@ -73,22 +73,38 @@ func ParseRestorePoint(b []byte) (*RestorePoint, error) {
 }
 
 // Relocate takes in that the restore point's files are in another directory
-// than where it was made: artifacts that name them there name them here.
+// than where it was made: artifacts that name them there name them here, and
+// so do the parts of an application.
 func (rp *RestorePoint) Relocate(dir string) {
 	old := rp.Directory
 	rp.Directory = dir
 	if old == "" || old == dir {
 		return
 	}
+	move := func(path string) string {
+		if path == old || strings.HasPrefix(path, old+"/") {
+			return dir + strings.TrimPrefix(path, old)
+		}
+		return path
+	}
 	for name, a := range rp.Artifacts {
 		moved := maps.Clone(a.KeyValue)
 		for k, v := range moved {
-			if v == old || strings.HasPrefix(v, old+"/") {
-				moved[k] = dir + strings.TrimPrefix(v, old)
-			}
+			moved[k] = move(v)
 		}
 		a.KeyValue = moved
 		rp.Artifacts[name] = a
+	}
+	if app := rp.Application; app != nil {
+		for k, v := range app.Manifests {
+			if path, ok := v.(string); ok {
+				app.Manifests[k] = move(path)
+			}
+		}
+		for i := range app.Members {
+			m := &app.Members[i]
+			m.RestorePoint.Directory = move(m.RestorePoint.Directory)
+		}
 	}
 }
 

@@ -95,10 +95,14 @@ type Retired struct {
 
 // Maintained is a repository in the location.
 type Maintained struct {
-	Path    string `json:"path"`
-	Freed   int64  `json:"freed"`             // bytes
-	Skipped string `json:"skipped,omitempty"` // why it was not maintained
-	Failed  string `json:"failed,omitempty"`
+	Path  string `json:"path"`
+	Freed int64  `json:"freed"` // bytes
+	// Locked are bytes that nothing needs, and that an object lock holds; the
+	// last of them until LockedUntil.
+	Locked      int64      `json:"locked,omitempty"`
+	LockedUntil *time.Time `json:"lockedUntil,omitempty"`
+	Skipped     string     `json:"skipped,omitempty"` // why it was not maintained
+	Failed      string     `json:"failed,omitempty"`
 }
 
 // RetireMarks asks a worker to mark restore points, and to take marks away.

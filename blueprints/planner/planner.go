@@ -15,6 +15,7 @@ import (
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/templates"
+	"thaw/blueprints/when"
 )
 
 // Defaults of what neither the blueprint nor the request says.
@@ -104,10 +105,26 @@ func (b *builder) plan() *plan.Plan {
 		p.Artifacts = a.OutputArtifacts
 	}
 	p.Approval = b.approval(a)
+	b.never(p.Phases, p.Scope)
+	b.never(p.Verify, p.Scope)
 	b.unserved(p)
 	b.profile(p)
 	p.Warnings = b.warns
 	return p
+}
+
+// never marks the phases whose condition is false already: it names nothing
+// that another phase puts out, and of the target nothing that is looked up.
+func (b *builder) never(phases []plan.Phase, s plan.Scope) {
+	in := when.Input{Options: s.Options, Published: s.RestorePoint.Profile != nil}
+	for i := range phases {
+		ph := &phases[i]
+		if ph.When == "" || strings.Contains(ph.When, "outputs") || strings.Contains(ph.When, "target") {
+			continue
+		}
+		yes, err := when.Eval(ph.When, in)
+		ph.Never = err == nil && !yes // what is wrong with it fails the phase
+	}
 }
 
 // unserved reports the functions that no worker of this release runs, all at
@@ -133,6 +150,9 @@ func (b *builder) profile(p *plan.Plan) {
 	}
 	const give = "give one, as profile: {name, namespace}, or {kind: Secret, name}"
 	p.Walk(func(ph *plan.Phase) {
+		if ph.Never {
+			return
+		}
 		if f, ok := b.cat.Lookup(ph.Func); ok && f.Profile {
 			b.fail("phase %s: function %s needs a location profile; %s", ph.Name, ph.Func, give)
 		} else if asks(map[string]any(ph.Args)) {

@@ -1,5 +1,5 @@
 // Package when evaluates a phase's `when`: a CEL expression over target,
-// options and the outputs of earlier phases. Evaluation costs are bounded.
+// options, the outputs of earlier phases, and where the restore point goes. Evaluation costs are bounded.
 // Start with Compile.
 package when
 
@@ -44,6 +44,8 @@ type Input struct {
 	Options map[string]any
 	// Outputs of phases that ran, by the phase's name.
 	Outputs map[string]map[string]any
+	// Published: the restore point goes to the location of the run's profile.
+	Published bool
 }
 
 var environment = sync.OnceValues(func() (*cel.Env, error) {
@@ -51,6 +53,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("target", cel.MapType(cel.StringType, cel.StringType)),
 		cel.Variable("options", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("outputs", cel.MapType(cel.StringType, cel.MapType(cel.StringType, cel.DynType))),
+		cel.Variable("published", cel.BoolType),
 		cel.CrossTypeNumericComparisons(true),
 		ext.Strings(),
 	)
@@ -87,7 +90,7 @@ func Compile(text string) (*Expr, error) {
 
 func explain(msg string) string {
 	if strings.Contains(msg, "undeclared reference") {
-		return msg + "; known are target, options and outputs"
+		return msg + "; known are target, options, outputs and published"
 	}
 	return msg
 }
@@ -143,7 +146,7 @@ func (e *Expr) Eval(in Input) (bool, error) {
 			"apiVersion": in.Target.APIVersion, "group": in.Target.Group, "resource": in.Target.Resource,
 		},
 		"options": options,
-		"outputs": outputs,
+		"outputs": outputs, "published": in.Published,
 	})
 	if err != nil {
 		return false, fmt.Errorf("when %q: %w", e.text, err)

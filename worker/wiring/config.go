@@ -16,7 +16,7 @@ import (
 
 	"thaw/activities/cluster"
 	"thaw/activities/cluster/manifests"
-	"thaw/activities/data"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/host"
 	"thaw/activities/secret"
 	"thaw/blueprints/plan"
@@ -54,7 +54,7 @@ type Config struct {
 	BlueprintsDir string         `yaml:"blueprintsDir"`
 	Exec          host.Config    `yaml:"exec"`
 	Kubernetes    cluster.Config `yaml:"kubernetes"`
-	Data          data.Config    `yaml:"data"`
+	Data          movers.Config  `yaml:"data"`
 	// ActionSets of the cluster that the worker runs, as Kanister's controller.
 	ActionSets actionset.Config `yaml:"actionSets"`
 	// SecretsKey is the file of the key that encrypts the Secrets in restore
@@ -146,7 +146,7 @@ func (c *Config) secretsKey() string {
 }
 
 // passphrase returns the secrets key as the passphrase of repositories.
-func (c *Config) passphrase(redact *secret.Redactor) data.Key {
+func (c *Config) passphrase(redact *secret.Redactor) movers.Key {
 	return func() (string, error) {
 		id, err := manifests.Identity(c.secretsKey())
 		if err != nil {

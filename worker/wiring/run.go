@@ -17,6 +17,7 @@ import (
 
 	"thaw/activities"
 	"thaw/activities/cluster"
+	"thaw/activities/cluster/movers"
 	"thaw/activities/cluster/podrun"
 	"thaw/activities/data"
 	"thaw/activities/function"
@@ -38,9 +39,10 @@ import (
 // cluster that may be nil.
 func Functions(cfg *Config, c *cluster.Cluster, redact *secret.Redactor) []function.Function {
 	var all []function.Function
+	on := &movers.Movers{Cluster: c, Config: cfg.Data, Key: cfg.passphrase(redact)}
 	for _, family := range [][]function.Function{
 		host.Functions(cfg.Exec), sql.Functions(), web.Functions(), person.Functions(),
-		wait.Functions(c), kube.Functions(c), volume.Functions(c), manifest.Functions(c, cfg.secretsKey()), data.Functions(c, cfg.Data, cfg.passphrase(redact)),
+		wait.Functions(c), kube.Functions(c), volume.Functions(c, on), manifest.Functions(c, cfg.secretsKey()), data.Functions(on),
 	} {
 		all = append(all, family...)
 	}

@@ -177,8 +177,11 @@ func (r *run) find(ctx context.Context) (*corev1.Pod, error) {
 	return found, err
 }
 
+// ErrGone is wrapped where the pod was taken away before its end was known.
+var ErrGone = errors.New("it was deleted before its end was known, by a person, a drained node or the collection of old pods")
+
 func gone() error {
-	return fault.New(fault.Permanent, "it was deleted before its end was known, by a person, a drained node or the collection of old pods; look at what its command did, then run the action again")
+	return fault.New(fault.Permanent, "%w; look at what its command did, then run the action again", ErrGone)
 }
 
 // finish waits for the end of the task's containers, reading the log meanwhile.

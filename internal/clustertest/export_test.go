@@ -1,0 +1,280 @@
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"thaw/blueprints/plan"
+	"thaw/internal/testcluster"
+	"thaw/internal/testenv"
+	"thaw/internal/teststore"
+)
+
+const filesApp = `
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: files}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 512Mi}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: more}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: files}
+spec:
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: files}}
+  template:
+    metadata: {labels: {app: files}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: tools
+        image: thaw.dev/test/tools:1
+        command: [sleep, '3600']
+        volumeMounts: [{name: files, mountPath: /data}, {name: more, mountPath: /data/more}]
+      volumes:
+      - {name: files, persistentVolumeClaim: {claimName: files}}
+      - {name: more, persistentVolumeClaim: {claimName: more}}
+`
+
+// write fills the volumes of filesApp with what was not there before.
+const write = `cd /data && mkdir -p deep/er && head -c 48000000 /dev/urandom > deep/er/big && head -c 9000000 /dev/urandom > more/small &&
+	echo $(date +%N) > deep/mark && ln -sf deep/mark link && chown 7:8 deep/mark && chmod 640 deep/mark && mkdir -p empty && chmod 1777 /data/more && sync`
+
+// state is all of it, byte for byte.
+const state = `cd /data && find . -type f -exec sha256sum {} + | sort -k2 && find . -mindepth 1 -printf '%p %y %U:%G %m %T@ %l\n' | sort && stat -c '%a %u' . more`
+
+// inFiles runs a script where filesApp has its volumes.
+func (s *scene) inFiles(namespace, script string) string {
+	s.t.Helper()
+	return testcluster.Exec(s.t, s.Cluster, namespace, s.ready(namespace, "app=files", 1), "tools", script)
+}
+
+// movers are the processes of the movers in a namespace, which the node runs.
+func (s *scene) movers(namespace string) (pids []int) {
+	pods, err := s.Kube.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		return nil
+	}
+	for i := range pods.Items {
+		if uid := string(pods.Items[i].UID); isMover(&pods.Items[i]) {
+			found, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+			for _, f := range found {
+				b, _ := os.ReadFile(f)
+				cmd, _ := os.ReadFile(filepath.Join(filepath.Dir(f), "cmdline"))
+				var pid int
+				if strings.Contains(string(b), uid) && strings.HasPrefix(string(cmd), "kando\x00data") {
+					if _, err := fmt.Sscanf(f, "/proc/%d/", &pid); err == nil {
+						pids = append(pids, pid)
+					}
+				}
+			}
+		}
+	}
+	return pids
+}
+
+func isMover(p *corev1.Pod) bool {
+	return len(p.Spec.Containers) > 0 && len(p.Spec.Containers[0].Command) > 1 && p.Spec.Containers[0].Command[0] == "kando"
+}
+
+// What moves data is killed with -9 in the middle of an export and of a
+// restore, be it the mover, the worker or the store: it goes on, and what comes
+// back is what was there.
+func TestMovingDataSurvivesKills(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	store, profile := s.store()
+	s.apply(s.ns, filesApp)
+	kills := []struct {
+		name string
+		kill func(namespace string)
+	}{
+		{"mover", func(namespace string) {
+			require.Eventually(t, func() bool {
+				pids := s.movers(namespace)
+				for _, pid := range pids {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+				return len(pids) > 0
+			}, testcluster.Wait, testcluster.Tick)
+			store.Line.Mend()
+		}},
+		{"worker", func(string) {
+			s.worker.Kill()
+			store.Line.Mend()
+			s.startWorker()
+		}},
+		{"store", func(string) {
+			store.Kill()
+			store.Line.Mend()
+			store.Start()
+		}},
+	}
+	// moving waits until data moves over the line, and kills then.
+	moving := func(what, namespace string, kill func(string), start func() string) {
+		store.Line.CutAfter(8 << 20)
+		cuts := store.Line.Cuts()
+		id := start()
+		require.Eventually(t, func() bool { return store.Line.Cuts() > cuts }, testcluster.Wait, testcluster.Tick, "no data moves")
+		kill(namespace)
+		_, err := s.await(s.client.GetWorkflow(context.Background(), id, ""))
+		require.NoError(t, err, what)
+	}
+	var ids []string
+	for _, k := range kills {
+		s.inFiles(s.ns, write)
+		want := s.inFiles(s.ns, state)
+		var id string
+		moving("export, killed: "+k.name, s.ns, k.kill, func() string {
+			id = s.workflow("BackupApplication", plan.ApplicationRequest{Namespace: s.ns, Profile: profile, DropSnapshots: true}).GetID()
+			return id
+		})
+		out, err := s.await(s.client.GetWorkflow(t.Context(), id, ""))
+		require.NoError(t, err)
+		testenv.Keep(t, s.client, "export-"+k.name, id)
+		rp := out.RestorePoint
+		require.Len(t, rp.Application.Volumes, 2)
+		for _, v := range rp.Application.Volumes {
+			export, _ := v.(map[string]any)["export"].(map[string]any)
+			require.NotEmpty(t, export["snapshot"])
+			t.Logf("export, killed: %s: %v of %v moved", k.name, export["moved"], export["size"])
+		}
+		require.Empty(t, s.orphans(), "snapshots, clones and movers are gone")
+		require.Empty(t, s.clones())
+		ids = append(ids, rp.ID)
+
+		other := s.ns + "-" + k.name
+		moving("restore, killed: "+k.name, other, k.kill, func() string {
+			return s.workflow("RestoreApplication", plan.RestoreRequest{From: rp.ID, Namespace: other, NoApproval: true, Profile: profile}).GetID()
+		})
+		require.Equal(t, want, s.inFiles(other, state), "restore, killed: %s", k.name)
+		s.destroy(other)
+	}
+	for _, id := range ids {
+		s.run(plan.Request{From: id, Action: "delete", Profile: profile})
+	}
+	require.Empty(t, s.kept(store, "restorepoints"))
+	s.clean()
+}
+
+// clones are the claims that exports made.
+func (s *scene) clones() (names []string) {
+	l, err := s.Kube.CoreV1().PersistentVolumeClaims(s.ns).List(s.t.Context(), metav1.ListOptions{LabelSelector: "thaw.dev/temporary"})
+	require.NoError(s.t, err)
+	for _, c := range l.Items {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// loseCluster lets a test take the cluster away.
+const loseCluster = "THAW_LOSE_CLUSTER"
+
+// The cluster, Temporal, the worker and all that they had are lost. What is
+// left is the location, and the passphrase: an empty cluster, with a Temporal of
+// its own, has the application again.
+func TestTheClusterIsLost(t *testing.T) {
+	if os.Getenv(loseCluster) == "" {
+		t.Skipf("%s is not set: this test takes the cluster down, and up again empty", loseCluster)
+	}
+	key := filepath.Join(t.TempDir(), "secrets.key")
+	kept := t.TempDir()
+	var id, folder string
+	var sp span
+	clocks := map[string]*clock{}
+	t.Run("backup", func(t *testing.T) {
+		s := newScene(t)
+		s.worker.Kill()
+		s.cfg.SecretsKey = key
+		s.startWorker()
+		store := teststore.StartS3(t, teststore.S3Options{Host: testcluster.Here(t, s.Cluster), Dir: kept})
+		folder = s.folder(store)
+		for i := range apps {
+			a := &apps[i]
+			s.apply(s.ns, a.manifests(t))
+			s.ready(s.ns, a.labels, 1)
+			s.annotate(a)
+			b := a.connect(t, s.host(s.ns, a))
+			reachable(t, b)
+			clocks[a.name] = b.start(t)
+		}
+		for _, c := range clocks {
+			require.Eventually(t, func() bool { return c.until(time.Now()) > 100 }, testcluster.Wait, testcluster.Tick)
+		}
+		rp := s.backupApplication(plan.ApplicationRequest{Namespace: s.ns, Profile: &plan.Reference{Name: "store"}})
+		require.True(t, rp.Consistent, rp.Consistency)
+		sp = spanOf(t, rp.Application.Volumes, rp.Freezes)
+		for _, c := range clocks {
+			end := c.until(time.Now())
+			require.Eventually(t, func() bool { return c.until(time.Now()) > end+50 }, testcluster.Wait, testcluster.Tick)
+			c.stop()
+		}
+		id = rp.ID
+	})
+	require.False(t, t.Failed())
+	testcluster.Drive(t, "down")
+	testcluster.Drive(t, "up")
+
+	s := newScene(t)
+	s.worker.Kill()
+	s.cfg.SecretsKey = key
+	s.startWorker()
+	contents, err := s.Snapshots.SnapshotV1().VolumeSnapshotContents().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	require.Empty(t, contents.Items, "the cluster is empty")
+	store := teststore.StartS3(t, teststore.S3Options{Host: testcluster.Here(t, s.Cluster), Dir: kept})
+	folder = s.folder(store)
+	require.Contains(t, s.thaw("restorepoint", "list", "--profile", folder), id)
+	into := s.ns + "-again"
+	t.Cleanup(func() { s.destroy(into) })
+	s.thaw("restore", id, "--profile", "store", "--namespace", into, "--no-approval")
+	s.check(into, nil, clocks, sp)
+	s.run(plan.Request{From: id, Action: "delete", Profile: &plan.Reference{Name: "store"}})
+	assert.Empty(t, s.kept(store, "restorepoints"))
+}
+
+// thaw runs the command line, which must succeed.
+func (s *scene) thaw(args ...string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join("..", "..", "bin", "thaw"), args...)
+	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.server.Address)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	require.NoError(s.t, err, "thaw %s: %s%s", strings.Join(args, " "), out, errs.String())
+	return string(out)
+}
+
+// folder writes the store's profile as a secret of the worker, which is there
+// with no cluster.
+func (s *scene) folder(store *teststore.Server) string {
+	s.t.Helper()
+	dir := filepath.Join(s.cfg.SecretsDir, "store")
+	require.NoError(s.t, os.MkdirAll(dir, 0o700))
+	for key, value := range map[string]string{
+		"type": "s3", "bucket": teststore.Bucket, "endpoint": store.Profile.Location.Endpoint, "prefix": "clusters/one",
+		"accessKeyID": teststore.Key, "secretAccessKey": teststore.Secret,
+	} {
+		require.NoError(s.t, os.WriteFile(filepath.Join(dir, key), []byte(value+"\n"), 0o600))
+	}
+	return dir
+}
