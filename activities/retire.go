@@ -75,7 +75,11 @@ func (e *Engine) in(ctx context.Context, req plan.RetireRequest, use func(s loca
 // that are there alone: what is in a location is retired by its profile.
 func (e *Engine) states(ctx context.Context, s location.Store, req plan.RetireRequest) ([]points.State, error) {
 	if req.Profile != nil {
-		return points.States(ctx, s)
+		key, err := e.key()
+		if err != nil {
+			return nil, err
+		}
+		return points.States(ctx, s, key)
 	}
 	dir, err := e.location(req.Location)
 	if err != nil {
@@ -105,20 +109,21 @@ func (e *Engine) states(ctx context.Context, s location.Store, req plan.RetireRe
 // decide applies the rule to each target and blueprint by itself.
 func decide(list []points.State, in plan.RetireInput) (*plan.RetirePlan, error) {
 	req := in.Request
+	d := &deciding{now: in.Time, until: in.Time.Add(undoWindow), plan: &plan.RetirePlan{Report: plan.RetireReport{DryRun: req.DryRun}}}
 	type group struct{ target, blueprint string }
 	groups, byID := map[group][]retention.Entry{}, map[string]points.State{}
 	for _, st := range list {
 		if req.Target != "" && req.Target != st.Target || req.Blueprint != "" && req.Blueprint != st.Blueprint {
 			continue
 		}
-		if _, twice := byID[st.ID]; twice {
-			continue // two entries of one restore point: somebody put one there
+		if _, twice := byID[st.ID]; twice || st.Forged {
+			d.refuse(st)
+			continue
 		}
 		g := group{st.Target, st.Blueprint}
 		groups[g] = append(groups[g], retention.Entry{ID: st.ID, CompletedAt: st.CompletedAt, Good: st.Consistent, Proven: !st.Proven.IsZero()})
 		byID[st.ID] = st
 	}
-	d := &deciding{now: in.Time, until: in.Time.Add(undoWindow), plan: &plan.RetirePlan{Report: plan.RetireReport{DryRun: req.DryRun}}}
 	if req.UndoWindow != nil {
 		d.until = in.Time.Add(req.UndoWindow.D())
 	}
@@ -138,6 +143,14 @@ func decide(list []points.State, in plan.RetireInput) (*plan.RetirePlan, error) 
 type deciding struct {
 	now, until time.Time
 	plan       *plan.RetirePlan
+}
+
+// refuse leaves out what could push true restore points out of their places.
+func (d *deciding) refuse(st points.State) {
+	d.plan.Report.Failed = append(d.plan.Report.Failed, plan.Retired{
+		ID: st.ID, Target: st.Target, Blueprint: st.Blueprint, CompletedAt: st.CompletedAt,
+		Why: []string{"its entry in the index is not of a worker with this secretsKey, and is not counted; if you trust it: thaw restorepoint seal; if there is no such restore point: thaw gc"},
+	})
 }
 
 func (d *deciding) take(st points.State, v retention.Verdict) {
@@ -170,7 +183,7 @@ func (d *deciding) take(st points.State, v retention.Verdict) {
 // done puts all in order, and leaves to the next run what is too much for one.
 func (d *deciding) done() *plan.RetirePlan {
 	p, r := d.plan, &d.plan.Report
-	for _, l := range []*[]plan.Retired{&r.Kept, &r.Waiting, &r.Undone, &p.Mark, &p.Due} {
+	for _, l := range []*[]plan.Retired{&r.Kept, &r.Waiting, &r.Undone, &r.Failed, &p.Mark, &p.Due} {
 		slices.SortFunc(*l, func(a, b plan.Retired) int {
 			return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Blueprint, b.Blueprint), a.CompletedAt.Compare(b.CompletedAt), cmp.Compare(a.ID, b.ID))
 		})
@@ -184,6 +197,7 @@ func (d *deciding) done() *plan.RetirePlan {
 	r.MoreKept = cut(&r.Kept, mostShown)
 	r.Postponed = cut(&p.Mark, mostMarked) + cut(&r.Undone, mostMarked)
 	_ = cut(&r.Waiting, mostShown)
+	_ = cut(&r.Failed, mostShown)
 	if d.until.After(d.now) {
 		r.Marked = p.Mark
 	} else {
@@ -267,7 +281,7 @@ func (e *Engine) due(ctx context.Context, s location.Store, in plan.DeletionInpu
 		return nil, err
 	}
 	// Its entry says what retention counts it as.
-	o, err := points.Listed(ctx, s, rp)
+	o, err := points.Listed(ctx, s, rp, key)
 	if err != nil {
 		return nil, err
 	}
@@ -291,6 +305,9 @@ func (e *Engine) deletion(rp *plan.RestorePoint, in plan.DeletionInput, out *pla
 	by := &plan.Request{
 		Blueprint: rp.Blueprint, BlueprintText: rp.BlueprintText, Action: "delete", From: rp.ID, Target: rp.Target, Options: rp.Options,
 		Profile: in.Request.Profile, Location: in.Request.Location, NoApproval: true, RequestedBy: in.Request.RequestedBy,
+	}
+	if in.Request.Profile == nil { // that of this worker, whoever does it
+		by.Location = filepath.Dir(rp.Directory)
 	}
 	if rp.Application != nil {
 		by.Blueprint, by.BlueprintText = "application", ""

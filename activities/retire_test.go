@@ -268,6 +268,27 @@ func TestARecordThatWasChangedIsNotDeletedByItsWords(t *testing.T) {
 	require.Contains(t, d.Problem, "says otherwise than its record")
 }
 
+// Entries of restore points that there are not push none out.
+func TestEntriesThatNoWorkerWroteAreNotCounted(t *testing.T) {
+	v := newVault(t, nil, teststore.S3Options{})
+	for n := range 3 {
+		v.publish(n, nil)
+	}
+	var names []string
+	require.NoError(t, v.store.List(t.Context(), "restorepoints-index/", func(o location.Object) error {
+		names = append(names, o.Name)
+		return nil
+	}))
+	for _, n := range names {
+		_, err := v.store.Put(t.Context(), strings.ReplaceAll(strings.Replace(n, "/2026", "/2027", 1), "shop-", "fake-"), strings.NewReader(""), location.PutOptions{})
+		require.NoError(t, err)
+	}
+	p := v.plan(retiring(nightly, 2))
+	require.Equal(t, "shop-01 shop-00", ids(p.Report.Kept))
+	require.Equal(t, "fake-02 fake-01 fake-00", ids(p.Report.Failed))
+	require.Contains(t, p.Report.Failed[0].Why[0], "not counted")
+}
+
 func TestALockIsRespectedUntilItsEnd(t *testing.T) {
 	v := newVault(t, map[string]string{"lockMode": "governance", "lockFor": "48h"}, teststore.S3Options{Locks: true})
 	v.publish(1, nil)
@@ -281,7 +302,7 @@ func TestALockIsRespectedUntilItsEnd(t *testing.T) {
 	_, err = run[any](v, v.Unpublish, plan.RestorePointRef{ID: "shop-01", Profile: in.Request.Profile})
 	require.ErrorContains(t, err, plan.Locked, "a workflow knows it by these words")
 	require.Equal(t, plan.Locked, location.ErrLocked.Error())
-	list, err := points.States(t.Context(), v.store)
+	list, err := points.States(t.Context(), v.store, nil)
 	require.NoError(t, err)
 	require.Len(t, list, 1, "it is as whole as it was")
 
@@ -315,6 +336,7 @@ func TestADirectoryIsRetiredToo(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, d.Request.Profile)
 	require.Equal(t, "shop-02", d.Request.From)
+	require.Equal(t, v.cfg.Location, d.Request.Location)
 	_, err = run[any](v, v.Forget, plan.RestorePointRef{ID: "shop-02", Directory: filepath.Join(v.cfg.Location, "shop-02")})
 	require.NoError(t, err)
 	require.NoDirExists(t, filepath.Join(v.cfg.Location, "restorepoints-retiring", "shop-02"), "a mark goes with its restore point")

@@ -122,7 +122,7 @@ type line struct {
 
 // listed are the restore points of a location, newest first.
 func listed(ctx context.Context, s store.Store, key points.Key) ([]line, error) {
-	list, err := points.States(ctx, s)
+	list, err := points.States(ctx, s, key)
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +138,8 @@ func listed(ctx context.Context, s store.Store, key points.Key) ([]line, error) 
 			return nil, ctx.Err()
 		case err != nil:
 			lines[i].Seal = err.Error()
-		case !e.Of(rp):
-			lines[i].Seal = "the record says otherwise than its entry in the index: somebody changed that"
+		case e.Forged, !e.Of(rp):
+			lines[i].Seal = "the record's fits; its entry in the index is no worker's, or of another key"
 		default:
 			lines[i].Seal = "fits"
 		}

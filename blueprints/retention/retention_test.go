@@ -110,7 +110,7 @@ func TestARuleThatSomebodyMistypedIsRefused(t *testing.T) {
 // kept of all of them at once: nothing is deleted too early, whenever it is run.
 func TestRetentionThatIsRunOftenKeepsWhatItWouldHaveKeptAtOnce(t *testing.T) {
 	for seed := range uint64(60) {
-		rnd := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test that can be repeated
+		rnd := rand.New(rand.NewPCG(seed, 1))
 		keep := Keep{
 			Last: rnd.IntN(3), Hourly: rnd.IntN(5), Daily: rnd.IntN(8), Weekly: rnd.IntN(5), Monthly: rnd.IntN(5), Yearly: 1 + rnd.IntN(3),
 			TimeZone: []string{"", "Europe/Zurich", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"}[rnd.IntN(5)],

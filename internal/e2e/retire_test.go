@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -122,6 +126,16 @@ func TestRetentionRunsByAScheduleAndInADirectory(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{last.Directory}, entries, "no mark is left")
 	require.NotContains(t, s.thaw("restorepoint", "list", "--location", s.cfg.Location), old.ID)
+
+	old, last = last, s.backup()
+	s.temporal("schedule", "create", "--schedule-id", "retention", "--cron", "30 4 * * *",
+		"--workflow-id", "retention", "--type", "RetireRestorePoints", "--task-queue", "thaw", "--input", in)
+	s.temporal("schedule", "trigger", "--schedule-id", "retention")
+	testenv.Await(t, 40*time.Second, "the schedule's run has deleted it", func() bool {
+		_, err := os.Stat(old.Directory)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	require.Contains(t, s.thaw("status"), "retention-")
 	require.Contains(t, s.thaw("restorepoint", "keep", "--location", s.cfg.Location, last.ID), "is kept")
 	require.Contains(t, s.thaw("restorepoint", "list", "--location", s.cfg.Location), "kept by hand")
 	s.thaw("restorepoint", "forget", "--yes", "--location", s.cfg.Location, last.ID)

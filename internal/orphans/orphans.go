@@ -152,10 +152,14 @@ func (f *finding) read(ctx context.Context, s location.Store) (whole bool, err e
 	whole = true
 	for id := range f.records {
 		rp, err := points.Read(ctx, s, id, key)
+		var parts []*plan.RestorePoint
+		if err == nil {
+			parts, err = points.Parts(ctx, s, rp)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return false, ctx.Err()
-		case errors.Is(err, location.ErrNotFound):
+		case errors.Is(err, location.ErrNotFound) && rp == nil:
 			continue // it was deleted meanwhile
 		case err != nil:
 			whole = false
@@ -163,7 +167,9 @@ func (f *finding) read(ctx context.Context, s location.Store) (whole bool, err e
 			continue
 		}
 		f.report.Points++
-		f.note(rp)
+		for _, rp := range append(parts, rp) {
+			f.note(rp)
+		}
 	}
 	slices.Sort(f.report.Unknown)
 	return whole, nil

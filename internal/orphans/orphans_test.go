@@ -96,6 +96,25 @@ func TestWhatEveryRecordNamesBelongs(t *testing.T) {
 	require.Empty(t, found(p.find(Options{Bucket: "backups", Prefix: "clusters/one"})))
 }
 
+// What a member of an application put elsewhere is named by its own record.
+func TestWhatAPartsRecordNamesBelongs(t *testing.T) {
+	p := newPlace(t)
+	p.put("dumps/one.gz", "stray")
+	part := func(rp *plan.RestorePoint) {
+		dir := filepath.Join(rp.Directory, "members", "db")
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, plan.RestorePointFile), []byte(`{"apiVersion":"`+plan.RestorePointVersion+`","id":"db","artifacts":{"a":{"keyValue":{"at":"dumps/one.gz"}}}}`), 0o600))
+	}
+	p.publish("a", nil, part)
+	require.Equal(t, []string{"data stray"}, found(p.find(Options{Passphrase: passphrase})))
+	p.put("restorepoints/a/members/db/restorepoint.json")
+	r := p.find(Options{})
+	require.Empty(t, r.Orphans, "what it named is not known")
+	require.Contains(t, r.Unknown[0], "members/db/restorepoint.json is damaged")
+	require.NoError(t, p.Delete(t.Context(), "restorepoints/a/members/db/restorepoint.json"))
+	require.Empty(t, p.find(Options{}).Orphans)
+}
+
 func TestWhatNoRecordNamesIsFound(t *testing.T) {
 	p := newPlace(t)
 	p.publish("a", map[string]string{"path": "dumps/one.gz"}, nil)

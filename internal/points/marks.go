@@ -51,17 +51,29 @@ type Marks struct {
 type State struct {
 	Entry
 	Marks
-	Modified time.Time `json:"-"` // of the entry, by the store's clock
+	// Forged: no worker with the key wrote the entry.
+	Forged bool `json:"forged,omitempty"`
 }
 
 // States returns the restore points of a location, the oldest first, with their
-// marks. It reads none of them.
-func States(ctx context.Context, s location.Store) ([]State, error) {
+// marks, and says, where a key is given, whose entries it did not seal. It reads
+// none of them.
+func States(ctx context.Context, s location.Store, key Key) ([]State, error) {
 	list := []State{}
 	err := s.List(ctx, index+"/", func(o location.Object) error {
-		if e, ok := parse(o.Name); ok {
-			list = append(list, State{Entry: e, Modified: o.Modified})
+		e, ok := parse(o.Name)
+		if !ok {
+			return nil
 		}
+		st := State{Entry: e, Forged: !e.Sealed(key)}
+		// One that was sealed anew may have its old entry beside it.
+		if last := len(list) - 1; last >= 0 && list[last].bare() == e.bare() {
+			if list[last].Forged {
+				list[last] = st
+			}
+			return nil
+		}
+		list = append(list, st)
 		return nil
 	})
 	if err != nil {
@@ -136,22 +148,14 @@ func marksBelow(ctx context.Context, s location.Store, prefix string) (map[strin
 	all := map[string]*found{}
 	for _, kind := range []string{retiringMarks, keptMarks, releasedMarks, provenMarks} {
 		err := s.List(ctx, kind+"/"+prefix, func(o location.Object) error {
-			id, when, ok := strings.Cut(strings.TrimPrefix(o.Name, kind+"/"), "/")
-			from, to, _ := strings.Cut(when, "-")
-			at, err := time.Parse(markStamp, from)
-			if !ok || err != nil {
+			id, at, until, ok := parseMark(kind, o.Name)
+			if !ok {
 				return nil // not of ours
 			}
 			f := all[id]
 			if f == nil {
 				f = &found{names: map[string][]string{}}
 				all[id] = f
-			}
-			until := time.Time{}
-			if kind == retiringMarks {
-				if until, err = time.Parse(markStamp, to); err != nil {
-					return nil
-				}
 			}
 			newest := map[string]*time.Time{retiringMarks: &f.retiring, keptMarks: &f.kept, releasedMarks: &f.released, provenMarks: &f.proven}[kind]
 			if at.After(*newest) {
@@ -168,6 +172,16 @@ func marksBelow(ctx context.Context, s location.Store, prefix string) (map[strin
 		}
 	}
 	return all, nil
+}
+
+func parseMark(kind, name string) (id string, at, until time.Time, ok bool) {
+	id, when, ok := strings.Cut(strings.TrimPrefix(name, kind+"/"), "/")
+	from, to, _ := strings.Cut(when, "-")
+	at, err := time.Parse(markStamp, from)
+	if err == nil && kind == retiringMarks {
+		until, err = time.Parse(markStamp, to)
+	}
+	return id, at, until, ok && err == nil
 }
 
 func putMark(ctx context.Context, s location.Store, kind, id, name string, m Mark) error {

@@ -8,6 +8,7 @@ package points
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -39,6 +40,10 @@ type Entry struct {
 	Blueprint   string    `json:"blueprint"`
 	Consistent  bool      `json:"consistent"`
 	CompletedAt time.Time `json:"completedAt"`
+
+	// seal of the entry, in its name: retention counts entries, and reads none
+	// of the records.
+	seal string
 }
 
 // EntryOf is what the index says of a restore point.
@@ -47,12 +52,34 @@ func EntryOf(rp *plan.RestorePoint) Entry {
 }
 
 // Of reports whether the entry is that of this record.
-func (e Entry) Of(rp *plan.RestorePoint) bool { return e.name() == EntryOf(rp).name() }
+func (e Entry) Of(rp *plan.RestorePoint) bool { return e.bare().name() == EntryOf(rp).name() }
+
+// bare is the entry without its seal.
+func (e Entry) bare() Entry {
+	e.seal = ""
+	return e
+}
+
+// sealed is the entry with the seal of a key.
+func (e Entry) sealed(k Key) Entry {
+	if e = e.bare(); k != nil {
+		e.seal = hex.EncodeToString(k.sum([]byte("entry\n" + e.name())))[:sealDigits]
+	}
+	return e
+}
+
+// Sealed reports whether a worker with the key wrote the entry. Of nobody's key
+// every entry is.
+func (e Entry) Sealed(k Key) bool {
+	return k == nil || hmac.Equal([]byte(e.seal), []byte(e.sealed(k).seal))
+}
 
 const (
 	stamp = "20060102T150405Z"
 	// partLimit is what a part of a name has at most: a file system takes 255.
 	partLimit = 200
+	// sealDigits is what a name has of a seal: 128 bits.
+	sealDigits = 32
 )
 
 // name is that of the entry: a list in the order of names is one in the order
@@ -61,6 +88,9 @@ func (e Entry) name() string {
 	word := "inconsistent"
 	if e.Consistent {
 		word = "consistent"
+	}
+	if e.seal != "" {
+		word += "." + e.seal
 	}
 	return path.Join(index, e.CompletedAt.UTC().Format(stamp), e.ID, part(e.Target), part(e.Blueprint), word)
 }
@@ -95,10 +125,11 @@ func parse(name string) (Entry, bool) {
 		return Entry{}, false
 	}
 	at, err := time.Parse(stamp, parts[0])
-	if err != nil || parts[4] != "consistent" && parts[4] != "inconsistent" {
+	word, seal, has := strings.Cut(parts[4], ".")
+	if err != nil || word != "consistent" && word != "inconsistent" || has && len(seal) != sealDigits {
 		return Entry{}, false
 	}
-	return Entry{ID: parts[1], Target: unpart(parts[2]), Blueprint: unpart(parts[3]), Consistent: parts[4] == "consistent", CompletedAt: at}, true
+	return Entry{ID: parts[1], Target: unpart(parts[2]), Blueprint: unpart(parts[3]), Consistent: word == "consistent", CompletedAt: at, seal: seal}, true
 }
 
 // List returns the entries of the index, the oldest first. It reads no restore
@@ -117,12 +148,13 @@ func List(ctx context.Context, s location.Store) ([]Entry, error) {
 	return list, nil
 }
 
-// Listed returns the entry of a record. Errors: fault.User where the index has
-// it not, or says otherwise than the record.
-func Listed(ctx context.Context, s location.Store, rp *plan.RestorePoint) (location.Object, error) {
-	o, err := s.Stat(ctx, EntryOf(rp).name())
+// Listed returns the entry of a record, sealed with the key. Errors: fault.User
+// where the index has it not, or says otherwise than the record.
+func Listed(ctx context.Context, s location.Store, rp *plan.RestorePoint, key Key) (location.Object, error) {
+	name := EntryOf(rp).sealed(key).name()
+	o, err := s.Stat(ctx, name)
 	if errors.Is(err, location.ErrNotFound) {
-		err = fault.New(fault.User, "restore point %q: its entry in the index is missing, or says otherwise than its record: want %s; somebody changed it", rp.ID, EntryOf(rp).name())
+		err = fault.New(fault.User, "restore point %q: its entry in the index is missing, or says otherwise than its record: want %s; somebody changed it", rp.ID, name)
 	}
 	return o, err
 }
@@ -210,7 +242,7 @@ func write(ctx context.Context, s location.Store, rp *plan.RestorePoint, key Key
 	for _, o := range []struct {
 		name    string
 		content []byte
-	}{{at(rp.ID, recordFile), b}, {at(rp.ID, sealFile), key.seal(b)}, {EntryOf(rp).name(), nil}} {
+	}{{at(rp.ID, recordFile), b}, {at(rp.ID, sealFile), key.seal(b)}, {EntryOf(rp).sealed(key).name(), nil}} {
 		if err := putBytes(ctx, s, o.name, o.content); err != nil {
 			return err
 		}

@@ -67,7 +67,9 @@ func TestARestorePointGoesAndComesBack(t *testing.T) {
 			}
 			list, err := List(t.Context(), s)
 			require.NoError(t, err)
-			require.Equal(t, []Entry{{ID: "shop-1", Target: rp.Target.Key(), Blueprint: "sqlite", Consistent: true, CompletedAt: time.Date(2026, 11, 25, 10, 46, 18, 0, time.UTC)}}, list)
+			require.Len(t, list, 1)
+			require.True(t, list[0].Sealed(key(t)))
+			require.Equal(t, []Entry{{ID: "shop-1", Target: rp.Target.Key(), Blueprint: "sqlite", Consistent: true, CompletedAt: time.Date(2026, 11, 25, 10, 46, 18, 0, time.UTC)}}, []Entry{list[0].bare()})
 
 			dir := filepath.Join(t.TempDir(), "new")
 			got, err := Fetch(t.Context(), s, "shop-1", dir, key(t), quiet)

@@ -79,18 +79,41 @@ func (k Key) check(ctx context.Context, s location.Store, id string, record []by
 	return nil
 }
 
-// Seal seals a record as it is, for a person who trusts it: one without a seal,
-// or of a key that is no longer the workers'.
+// Seal seals a record as it is, and its entry, for a person who trusts it: one
+// without a seal, or of a key that is no longer the workers'.
 func Seal(ctx context.Context, s location.Store, id string, key Key) error {
 	if key == nil {
 		return fault.New(fault.User, "seal restore point %q: no key is given", id)
 	}
-	_, record, err := read(ctx, s, id, nil)
+	rp, record, err := read(ctx, s, id, nil)
 	if err == nil {
 		err = putBytes(ctx, s, at(id, sealFile), key.seal(record))
 	}
+	if err == nil {
+		err = reenter(ctx, s, EntryOf(rp).sealed(key))
+	}
 	if err != nil {
 		return fmt.Errorf("seal restore point %q: %w", id, err)
+	}
+	return nil
+}
+
+// reenter puts an entry in the place of those that the index has of the same
+// restore point. One that a lock holds stays beside it.
+func reenter(ctx context.Context, s location.Store, e Entry) error {
+	list, err := List(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := putBytes(ctx, s, e.name(), nil); err != nil {
+		return err
+	}
+	for _, old := range list {
+		if old.ID == e.ID && old != e {
+			if _, err := takeAway(ctx, s, []string{old.name()}); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -88,3 +88,53 @@ func TestARecordIsSealedWithItsWorkersKey(t *testing.T) {
 	_, err = NewKey("")
 	require.Error(t, err)
 }
+
+// Retention counts entries, and reads no record: whoever can write to a location
+// must not be able to add some that push the true ones out.
+func TestAnEntryThatNoWorkerWroteIsKnown(t *testing.T) {
+	s := open(t, teststore.Directory(t))
+	rp := point(t, "shop-1", map[string]string{"a": "b"})
+	require.NoError(t, Publish(t.Context(), s, rp, key(t), quiet))
+	forged := EntryOf(&rp)
+	forged.ID, forged.CompletedAt = "shop-2", forged.CompletedAt.AddDate(0, 0, 1)
+	require.NoError(t, putBytes(t.Context(), s, forged.name(), nil))
+	forged.ID, forged.seal = "shop-3", EntryOf(&rp).sealed(key(t)).seal // another's seal
+	require.NoError(t, putBytes(t.Context(), s, forged.name(), nil))
+	list, err := States(t.Context(), s, key(t))
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	require.False(t, list[0].Forged)
+	require.True(t, list[1].Forged)
+	require.True(t, list[2].Forged)
+	list, err = States(t.Context(), s, nil)
+	require.NoError(t, err)
+	require.False(t, list[1].Forged, "without a key nobody knows")
+
+	_, err = Listed(t.Context(), s, &rp, key(t))
+	require.NoError(t, err)
+	other, err := NewKey("another")
+	require.NoError(t, err)
+	_, err = Listed(t.Context(), s, &rp, other)
+	require.Equal(t, fault.User, fault.Of(err))
+	require.NoError(t, Seal(t.Context(), s, "shop-1", other))
+	_, err = Listed(t.Context(), s, &rp, other)
+	require.NoError(t, err, "it is sealed anew with its record")
+	list, err = States(t.Context(), s, other)
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	require.False(t, list[0].Forged)
+}
+
+func TestAnEntryThatALockHoldsIsListedOnce(t *testing.T) {
+	s := locked(t)
+	require.NoError(t, Publish(t.Context(), s, point(t, "shop-1", map[string]string{"a": "b"}), key(t), quiet))
+	other, err := NewKey("another")
+	require.NoError(t, err)
+	require.NoError(t, Seal(t.Context(), s, "shop-1", other))
+	for _, k := range []Key{key(t), other, nil} {
+		list, err := States(t.Context(), s, k)
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		require.False(t, list[0].Forged)
+	}
+}

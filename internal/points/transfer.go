@@ -1,6 +1,7 @@
 package points
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -149,4 +150,27 @@ func check(ctx context.Context, s location.Store, id string, f plan.File, to io.
 		return fault.New(fault.Permanent, "%s is damaged: it has %d bytes with the SHA-256 %s; the record says %d and %s; restore another restore point", f.Name, n, got, f.Size, f.SHA256)
 	}
 	return nil
+}
+
+// Parts are the records of the parts of a restore point, which are among its
+// files: of an application the members' own.
+func Parts(ctx context.Context, s location.Store, rp *plan.RestorePoint) (all []*plan.RestorePoint, err error) {
+	for _, f := range rp.Files {
+		if path.Base(f.Name) != recordFile {
+			continue
+		}
+		var b bytes.Buffer
+		if f.Size > recordLimit {
+			return nil, fault.New(fault.User, "restore point %q: %s has %d bytes: that is no record", rp.ID, f.Name, f.Size)
+		}
+		if err := check(ctx, s, rp.ID, f, &b); err != nil {
+			return nil, fmt.Errorf("restore point %q: %w", rp.ID, err)
+		}
+		part, err := plan.ParseRestorePoint(b.Bytes())
+		if err != nil {
+			return nil, fault.New(fault.User, "restore point %q: %s: %w", rp.ID, f.Name, err)
+		}
+		all = append(all, part)
+	}
+	return all, nil
 }

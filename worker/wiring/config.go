@@ -40,7 +40,7 @@ const Example = `  taskQueue: thaw                # whose targets this worker se
   actionSets:                    # run Kanister's ActionSets
     enabled: true
     namespaces: [kanister]       # default: the worker's own; "*" is all
-  secretsKey: /etc/thaw/secrets.key       # encrypts Secrets in restore points, and data; keep a copy
+  secretsKey: /etc/thaw/secrets.key       # encrypts Secrets in restore points, and data; seals records; keep a copy
   log: {level: info, format: text}        # or json
 `
 
@@ -58,8 +58,8 @@ type Config struct {
 	// ActionSets of the cluster that the worker runs, as Kanister's controller.
 	ActionSets actionset.Config `yaml:"actionSets"`
 	// SecretsKey is the file of the key that encrypts the Secrets in restore
-	// points, as age-keygen writes it, and is the passphrase of repositories
-	// whose blueprint names none. Default: <stateDir>/secrets.key, which is
+	// points, as age-keygen writes it; is the passphrase of repositories whose
+	// blueprint names none; and seals the records of restore points. Default: <stateDir>/secrets.key, which is
 	// made where it does not exist.
 	SecretsKey string `yaml:"secretsKey"`
 	Log        Log    `yaml:"log"`
