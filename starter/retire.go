@@ -166,7 +166,11 @@ func writeReport(w io.Writer, r *plan.RetireReport) {
 		case m.Skipped != "":
 			_, _ = fmt.Fprintf(w, "repository %s: not maintained: %s\n", m.Path, m.Skipped)
 		default:
-			_, _ = fmt.Fprintf(w, "repository %s: %d bytes freed\n", m.Path, m.Freed)
+			locked := ""
+			if m.Locked > 0 && m.LockedUntil != nil {
+				locked = fmt.Sprintf("; %d bytes more are locked, the last until %s", m.Locked, m.LockedUntil.UTC().Format(time.RFC3339))
+			}
+			_, _ = fmt.Fprintf(w, "repository %s: %d bytes freed%s\n", m.Path, m.Freed, locked)
 		}
 	}
 }

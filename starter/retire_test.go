@@ -50,14 +50,15 @@ func TestAReportSaysOfEachWhatBecameOfItAndWhy(t *testing.T) {
 	r := &plan.RetireReport{
 		Location: "s3://backups", Kept: one("a", time.Time{}, "daily 2026-11-25", "the newest"), Marked: one("b", at.Add(72*time.Hour), "no count keeps it"),
 		Deleted: one("c", at, "no count keeps it"), Failed: one("d", at, "the tool failed"), Postponed: 3, MoreKept: 4,
-		Repositories: []plan.Maintained{{Path: "db", Skipped: "another passphrase"}, {Path: "volumes/shop", Freed: 7}},
+		Repositories: []plan.Maintained{{Path: "db", Skipped: "another passphrase"}, {Path: "volumes/shop", Freed: 7}, {Path: "held", Locked: 8, LockedUntil: &at}},
 	}
 	var out bytes.Buffer
 	writeReport(&out, r)
 	for _, want := range []string{
 		"a              sqlite:/data/shop.db  2026-11-25T02:00:00Z  kept  ", "  daily 2026-11-25, the newest\n",
 		"marked, deleted after 2026-11-28T02:00:00Z  no count keeps it\n", "  deleted  ", "  FAILED  ", "the tool failed\n",
-		"4 more are kept", "3 more are the next run's", "repository db: not maintained: another passphrase", "repository volumes/shop: 7 bytes freed",
+		"4 more are kept", "3 more are the next run's", "repository db: not maintained: another passphrase", "repository volumes/shop: 7 bytes freed\n",
+		"repository held: 0 bytes freed; 8 bytes more are locked, the last until 2026-11-25T02:00:00Z",
 	} {
 		require.Contains(t, out.String(), want)
 	}

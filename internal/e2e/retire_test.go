@@ -86,6 +86,8 @@ func TestRetentionLeavesWhatItIsToKeep(t *testing.T) {
 	require.Equal(t, []string{ids[3], ids[1]}, s.published())
 	require.Equal(t, 2, strings.Count(table, "  deleted  "), table)
 
+	require.Contains(t, s.thaw("describe", "retire"), "2 deleted")
+
 	// What is proven stays.
 	require.Contains(t, s.thaw("restorepoint", "release", "--profile", folder, ids[1]), "again")
 	key := filepath.Join(s.cfg.StateDir, "secrets.key")

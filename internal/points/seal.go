@@ -109,7 +109,7 @@ func reenter(ctx context.Context, s location.Store, e Entry) error {
 		return err
 	}
 	for _, old := range list {
-		if old.ID == e.ID && old != e {
+		if old.ID == e.ID && old.name() != e.name() {
 			if _, err := takeAway(ctx, s, []string{old.name()}); err != nil {
 				return err
 			}

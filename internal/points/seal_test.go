@@ -125,6 +125,18 @@ func TestAnEntryThatNoWorkerWroteIsKnown(t *testing.T) {
 	require.False(t, list[0].Forged)
 }
 
+func TestOneWithALongNameIsSealedAnewToo(t *testing.T) {
+	s := open(t, teststore.Directory(t))
+	rp := point(t, "shop-1", nil)
+	rp.Target.Name = strings.Repeat("/long", 80)
+	require.NoError(t, Publish(t.Context(), s, rp, key(t), quiet))
+	for range 2 {
+		require.NoError(t, Seal(t.Context(), s, "shop-1", key(t)))
+		_, err := Listed(t.Context(), s, &rp, key(t))
+		require.NoError(t, err)
+	}
+}
+
 func TestAnEntryThatALockHoldsIsListedOnce(t *testing.T) {
 	s := locked(t)
 	require.NoError(t, Publish(t.Context(), s, point(t, "shop-1", map[string]string{"a": "b"}), key(t), quiet))
