@@ -57,7 +57,7 @@ func TestWhatDoesNotCompile(t *testing.T) {
 		`outputs.find.size >`: "Syntax error",
 		`target.name`:         "of type string",
 		`1`:                   "of type int",
-		`phases.find == "x"`:  "known are target, options and outputs",
+		`phases.find == "x"`:  "known are target, options, outputs and published",
 		`target.name > 3`:     "no matching overload",
 		`options.depth = 3`:   "Syntax error",
 		`[1,2]`:               "of type list(int)",
