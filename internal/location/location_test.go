@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -109,6 +111,7 @@ func TestStores(t *testing.T) {
 			}
 			t.Run("prefixes do not see each other", func(t *testing.T) { testPrefixes(t, p) })
 			t.Run("streams", func(t *testing.T) { testStreams(t, open(t, p)) })
+			t.Run("sources", func(t *testing.T) { testSources(t, open(t, p)) })
 			t.Run("what fails leaves nothing", func(t *testing.T) { testNothingLeft(t, open(t, p)) })
 			t.Run("one of many is new", func(t *testing.T) { testNew(t, open(t, p)) })
 			if server != nil {
@@ -241,6 +244,44 @@ func testStreams(t *testing.T, s location.Store) {
 			require.NoError(t, s.Delete(t.Context(), name))
 		}
 	}
+}
+
+// A source that can be read again is not kept in memory. One that only says so
+// (a pipe is a file, too), or that is not at its beginning, is.
+func testSources(t *testing.T, s location.Store) {
+	const n = 9<<20 + 1
+	content, err := io.ReadAll(stream(n))
+	require.NoError(t, err)
+	name := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(name, content, 0o600))
+	file, err := os.Open(name)
+	require.NoError(t, err)
+	defer file.Close()
+	further := bytes.NewReader(append([]byte("before"), content...))
+	_, err = further.Seek(6, io.SeekStart)
+	require.NoError(t, err)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	go func() {
+		_, _ = w.Write(content)
+		w.Close()
+	}()
+	for what, in := range map[string]io.Reader{"bytes": bytes.NewReader(content), "file": file, "further": further, "pipe": r} {
+		o, err := s.Put(t.Context(), "sources/"+what, in, location.PutOptions{Size: n, New: true})
+		require.NoError(t, err, what)
+		require.EqualValues(t, n, o.Size, what)
+		got, err := s.Get(t.Context(), "sources/"+what, 0, -1)
+		require.NoError(t, err, what)
+		require.Equal(t, sum(t, stream(n)), sum(t, got), what)
+		require.NoError(t, got.Close())
+		require.NoError(t, s.Delete(t.Context(), "sources/"+what))
+	}
+	for _, size := range []int64{n - 1, n + 1} {
+		_, err := s.Put(t.Context(), "sources/wrong", bytes.NewReader(content), location.PutOptions{Size: size})
+		require.ErrorContains(t, err, "announced")
+	}
+	require.Empty(t, names(t, s, "sources/"))
 }
 
 // failing gives n bytes, then runs end, then its error.

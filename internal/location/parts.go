@@ -24,7 +24,7 @@ const (
 	maxParts   = 10_000
 	maxMemory  = 64 * mib
 	// oneShot is the longest object of known length that goes without parts.
-	oneShot = 16 * mib
+	oneShot = 32 * mib
 )
 
 // partSize is that of a part, by its number from 1.

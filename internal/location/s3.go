@@ -173,14 +173,19 @@ func (s *s3Store) close() error {
 }
 
 func (s *s3Store) put(ctx context.Context, key string, r io.Reader, o PutOptions) (time.Time, error) {
-	first, whole, err := readFirst(r, o.Size)
-	if err != nil {
-		return time.Time{}, err
-	}
 	mine := rand.Text()
-	send := func() (time.Time, error) { return s.putParts(ctx, key, first, r, o, mine) }
-	if whole {
-		send = func() (time.Time, error) { return s.putWhole(ctx, key, first, o, mine) }
+	var send func() (time.Time, error)
+	if again, ok := r.(io.ReadSeeker); ok && o.Size <= oneShot {
+		send = func() (time.Time, error) { return s.putWhole(ctx, key, again, o, mine) }
+	} else {
+		first, whole, err := readFirst(r, o.Size)
+		if err != nil {
+			return time.Time{}, err
+		}
+		send = func() (time.Time, error) { return s.putParts(ctx, key, first, r, o, mine) }
+		if whole {
+			send = func() (time.Time, error) { return s.putWhole(ctx, key, bytes.NewReader(first), o, mine) }
+		}
 	}
 	at, err := send()
 	// A try whose answer was lost makes the next one fail on its own object.
@@ -194,10 +199,19 @@ func (s *s3Store) put(ctx context.Context, key string, r io.Reader, o PutOptions
 
 // putWhole puts an object in one request, with its checksum in the header: what
 // speaks like S3 often does not know the SDK's trailers.
-func (s *s3Store) putWhole(ctx context.Context, key string, b []byte, o PutOptions, mine string) (time.Time, error) {
+func (s *s3Store) putWhole(ctx context.Context, key string, r io.ReadSeeker, o PutOptions, mine string) (time.Time, error) {
+	sum := crc32.NewIEEE()
+	// Not by the reader's own WriteTo, which would pass by its end.
+	n, err := io.CopyBuffer(sum, struct{ io.Reader }{r}, make([]byte, 64<<10))
+	if err == nil {
+		_, err = r.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
 	in := &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(b), ContentLength: aws.Int64(int64(len(b))),
-		ChecksumCRC32: checksum(b), ServerSideEncryption: s.encryption, SSEKMSKeyId: s.kmsKey,
+		Bucket: &s.bucket, Key: &key, Body: r, ContentLength: &n,
+		ChecksumCRC32: encoded(sum.Sum32()), ServerSideEncryption: s.encryption, SSEKMSKeyId: s.kmsKey,
 	}
 	if o.New {
 		in.IfNoneMatch, in.Metadata = aws.String("*"), map[string]string{nonce: mine}
@@ -325,9 +339,10 @@ func (s *s3Store) list(ctx context.Context, prefix string, each func(Object) err
 	return nil
 }
 
-func checksum(b []byte) *string {
-	sum := binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(b))
-	return aws.String(base64.StdEncoding.EncodeToString(sum))
+func checksum(b []byte) *string { return encoded(crc32.ChecksumIEEE(b)) }
+
+func encoded(sum uint32) *string {
+	return aws.String(base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum)))
 }
 
 func serverTime(m smithymiddleware.Metadata) time.Time {

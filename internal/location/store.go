@@ -66,7 +66,13 @@ func (s *store) Put(ctx context.Context, name string, r io.Reader, o PutOptions)
 		return Object{}, s.fail(ctx, "put", name, err)
 	}
 	src := &source{ctx: ctx, r: r, want: o.Size}
-	modified, err := s.put(ctx, s.key(name), src, o)
+	var in io.Reader = src
+	if again, ok := r.(io.Seeker); ok && o.Size > 0 {
+		if at, err := again.Seek(0, io.SeekCurrent); err == nil && at == 0 { // no pipe
+			in = &rewound{src, again}
+		}
+	}
+	modified, err := s.put(ctx, s.key(name), in, o)
 	if src.err != nil { // the kind is the source's
 		return Object{}, fmt.Errorf("put %q into %s: read what to put: %w", name, s, src.err)
 	}
@@ -212,6 +218,21 @@ func (s *source) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return n, s.err
+}
+
+// rewound is a source that can be read again, which saves a store to keep what
+// it may have to send twice.
+type rewound struct {
+	*source
+	seeker io.Seeker
+}
+
+func (w *rewound) Seek(offset int64, whence int) (int64, error) {
+	at, err := w.seeker.Seek(offset, whence)
+	if err == nil {
+		w.n = at
+	}
+	return at, err
 }
 
 // checkName holds of names what every kind of store can keep.
