@@ -24,7 +24,8 @@ type blobs struct {
 	store  location.Store
 	prefix string // with a slash at its end
 	handle string
-	put    *atomic.Int64 // bytes written
+	put    *atomic.Int64          // bytes written
+	ahead  *atomic.Pointer[ahead] // while something is restored
 }
 
 // storageType is how Kopia finds the storage again that it was opened with. A
@@ -52,7 +53,7 @@ var (
 
 func newBlobs(store location.Store, prefix string) *blobs {
 	register()
-	b := &blobs{store: store, prefix: prefix, handle: strconv.FormatInt(handles.Add(1), 10), put: &atomic.Int64{}}
+	b := &blobs{store: store, prefix: prefix, handle: strconv.FormatInt(handles.Add(1), 10), put: &atomic.Int64{}, ahead: &atomic.Pointer[ahead]{}}
 	open.Store(b.handle, b)
 	return b
 }
@@ -111,6 +112,12 @@ func (b *blobs) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob
 func (b *blobs) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
 	if offset < 0 {
 		return fmt.Errorf("%w: %d", blob.ErrInvalidRange, offset)
+	}
+	if a := b.ahead.Load(); a != nil && a.of(id, length) {
+		out.Reset()
+		if a.read(ctx, id, offset, length, out) == nil {
+			return blob.EnsureLengthExactly(out.Length(), length)
+		}
 	}
 	err := insist(ctx, func() error {
 		out.Reset()

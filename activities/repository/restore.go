@@ -131,6 +131,10 @@ func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOp
 	if err := out.Init(ctx); err != nil {
 		return p, err
 	}
+	reading, drop := context.WithCancel(ctx)
+	ahead := newAhead(r.blobs.store, r.blobs.name)
+	r.blobs.ahead.Store(ahead)
+	defer func() { r.blobs.ahead.CompareAndSwap(ahead, nil); drop(); ahead.close() }()
 	cancel := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { close(cancel) })
 	defer stop()
@@ -138,7 +142,7 @@ func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOp
 	progress := func(s restore.Stats) Progress {
 		return Progress{Files: int64(s.RestoredFileCount), Bytes: s.RestoredTotalFileSize, Total: m.Stats.TotalFileSize}
 	}
-	stats, err := restore.Entry(ctx, r.rep, out, root, restore.Options{
+	stats, err := restore.Entry(reading, r.rep, out, root, restore.Options{
 		Parallel: parallel, Cancel: cancel,
 		RestoreDirEntryAtDepth: math.MaxInt32, // else deep directories come back as placeholders
 		ProgressCallback: func(_ context.Context, s restore.Stats) {
