@@ -61,7 +61,15 @@ func files(t *testing.T) string {
 	return dir
 }
 
-// tree lists what a directory has: modes, times and contents.
+// writeNoise writes a file that no compression makes smaller.
+func writeNoise(t *testing.T, name string, size int, seed byte) {
+	t.Helper()
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	require.NoError(t, os.WriteFile(name, b, 0o600))
+}
+
+// treeOf lists what a directory has: modes, times and contents.
 func treeOf(t *testing.T, dir string) map[string]string {
 	out := map[string]string{}
 	require.NoError(t, filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {

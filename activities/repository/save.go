@@ -42,6 +42,9 @@ const (
 	// parallel is how many files are read at once; more cost memory, and save
 	// nothing on a store that takes what one core compresses.
 	parallel = 4
+	// above is the size of a file from which on it is read in several places at
+	// once, as most of a database may be in one. A multiple of the blocks'.
+	above = 32 << 20
 )
 
 // TagName is the tag by which a snapshot is found again.
@@ -223,13 +226,19 @@ func tree(splitter string) *policy.Tree {
 	p := *policy.DefaultPolicy
 	p.CompressionPolicy = policy.CompressionPolicy{CompressorName: compression.Name(codec)}
 	p.SplitterPolicy = policy.SplitterPolicy{Algorithm: splitter}
+	parts := policy.OptionalInt64(above)
+	p.UploadPolicy.ParallelUploadAboveSize = &parts
 	p.ErrorHandlingPolicy = policy.ErrorHandlingPolicy{IgnoreFileErrors: &no, IgnoreDirectoryErrors: &no, IgnoreUnknownTypes: policy.NewOptionalBool(true)}
 	return policy.BuildTree(nil, &p)
 }
 
 func describe(m *snapshot.Manifest) *Snapshot {
+	files, size := int64(m.Stats.TotalFileCount), m.Stats.TotalFileSize
+	if m.RootEntry != nil && m.RootEntry.DirSummary != nil { // which counts no part of a file, and those that were not read again
+		files, size = m.RootEntry.DirSummary.TotalFileCount, m.RootEntry.DirSummary.TotalFileSize
+	}
 	return &Snapshot{
-		ID: string(m.ID), Object: m.RootObjectID().String(), Tag: m.Tags[TagName], Root: m.Description, Files: int64(m.Stats.TotalFileCount), Size: m.Stats.TotalFileSize,
+		ID: string(m.ID), Object: m.RootObjectID().String(), Tag: m.Tags[TagName], Root: m.Description, Files: files, Size: size,
 		Start: m.StartTime.ToTime(), End: m.EndTime.ToTime(), Source: m.Source.Path,
 	}
 }
