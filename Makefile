@@ -10,7 +10,7 @@ RELEASE ?= v0.1
 E2E     ?= ./internal/clustertest/... ./activities/volume/... ./activities/kube/... ./activities/data/... ./worker/actionset/... ./activities/cluster/... ./activities/manifest/... ./activities/wait/...
 E2E_THERE = $(foreach p,$(E2E),$(if $(wildcard $(p:/...=)),$(p)))
 
-.PHONY: help build demo test matrix matrix-cluster bench bench-cluster record cluster cluster-down e2e lint fuzz golden clean FORCE
+.PHONY: help build demo test matrix matrix-cluster bench bench-cluster bench-data record cluster cluster-down e2e lint fuzz golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,14 @@ bin/azurite: deploy/tools/azurite/package-lock.json
 	@rm -rf $@ && mkdir -p $@ && cp deploy/tools/azurite/package*.json $@ && cd $@ && $(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# What moves data, and what it is measured beside.
+bin/kando: FORCE
+	@$(GO) build -o $@ ./deploy/kando
+
+bin/kopia: deploy/tools/kopia/go.mod
+	@echo "Building Kopia's command line..."
+	@$(GO) build -modfile=deploy/tools/kopia/go.mod -o $@ github.com/kopia/kopia && touch $@
+
 demo: build ## back up, crash, thaw and restore a live database (DB=sqlite|postgres|mariadb, YES=1)
 	@$(GO) build -o bin/thaw-demo ./deploy/demo
 	@bin/thaw-demo --db $(DB) $(if $(YES),--yes)
@@ -96,6 +104,14 @@ bench: bin/thaw-server ## measure the engine's share of the freeze window
 
 bench-cluster: bin/thaw-server bin/thaw-cluster ## measure the freeze window on the cluster that is up, against a plain client-go program
 	KUBECONFIG=$${KUBECONFIG:-$$(bin/thaw-cluster kubeconfig)} THAW_REQUIRE_CLUSTER=1 $(GO) test ./internal/clustertest -run '^$$' -bench BenchmarkWindow -benchtime 1x -count=1 -timeout 30m
+
+# Beside restic (Debian's) and the rest; the files are PostgreSQL's (Debian's).
+# THAW_BENCH_DIR keeps them for the next run, THAW_BENCH_ROUNDS repeats,
+# THAW_BENCH_TOOLS=thaw,restic,kopia,plain chooses.
+SIZE    ?= 10
+
+bench-data: bin/kando bin/kopia bin/versitygw ## measure backups of SIZE GiB of PostgreSQL files beside restic, Kopia and a pipe (about half an hour)
+	THAW_BENCH_SIZE=$(SIZE) $(GO) test ./internal/databench -run '^$$' -bench . -benchtime 1x -count=1 -timeout 3h -v
 
 lint: ## gofmt, go vet, golangci-lint, workflowcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
