@@ -236,8 +236,11 @@ func (m *mover) delete(ctx context.Context) (map[string]string, error) {
 			if !m.q.Reclaim {
 				return nil
 			}
-			n, err := r.Maintain(ctx)
-			freed += n
+			done, err := r.Maintain(ctx)
+			freed += done.Freed
+			if done.Locked > 0 {
+				m.log.Warn("what nobody needs is locked, and is freed by a later delete", "bytes", done.Locked, "until", done.Until, "repository", d.Repository)
+			}
 			return err
 		})
 		if errors.Is(err, repository.ErrNone) {

@@ -26,6 +26,7 @@ type blobs struct {
 	handle string
 	put    *atomic.Int64          // bytes written
 	ahead  *atomic.Pointer[ahead] // while something is restored
+	kept   *kept
 }
 
 // storageType is how Kopia finds the storage again that it was opened with. A
@@ -53,7 +54,7 @@ var (
 
 func newBlobs(store location.Store, prefix string) *blobs {
 	register()
-	b := &blobs{store: store, prefix: prefix, handle: strconv.FormatInt(handles.Add(1), 10), put: &atomic.Int64{}, ahead: &atomic.Pointer[ahead]{}}
+	b := &blobs{store: store, prefix: prefix, handle: strconv.FormatInt(handles.Add(1), 10), put: &atomic.Int64{}, ahead: &atomic.Pointer[ahead]{}, kept: &kept{}}
 	open.Store(b.handle, b)
 	return b
 }
@@ -98,7 +99,7 @@ func (b *blobs) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob
 	return asKopia(insist(ctx, func() error {
 		r := data.Reader()
 		defer func() { _ = r.Close() }()
-		made, err := b.store.Put(ctx, b.name(id), r, location.PutOptions{New: o.DoNotRecreate, Size: int64(data.Length())})
+		made, err := b.store.Put(ctx, b.name(id), r, location.PutOptions{New: o.DoNotRecreate, Size: int64(data.Length()), Unlocked: !lasting(id)})
 		if err == nil {
 			b.put.Add(int64(data.Length()))
 			if o.GetModTime != nil {
@@ -144,7 +145,11 @@ func (b *blobs) GetMetadata(ctx context.Context, id blob.ID) (blob.Metadata, err
 }
 
 func (b *blobs) DeleteBlob(ctx context.Context, id blob.ID) error {
-	return asKopia(insist(ctx, func() error { return b.store.Delete(ctx, b.name(id)) }))
+	err := insist(ctx, func() error { return b.store.Delete(ctx, b.name(id)) })
+	if errors.Is(err, location.ErrLocked) { // what frees space tries again the next time
+		return b.keep(ctx, id)
+	}
+	return asKopia(err)
 }
 
 func (b *blobs) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.Metadata) error) error {
@@ -168,7 +173,11 @@ func (b *blobs) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.Me
 }
 
 func (b *blobs) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
-	return asKopia(insist(ctx, func() error { return b.store.Extend(ctx, b.name(id), time.Now().Add(o.RetentionPeriod)) }))
+	err := insist(ctx, func() error { return b.store.Extend(ctx, b.name(id), time.Now().Add(o.RetentionPeriod)) })
+	if errors.Is(err, location.ErrNotFound) { // it went since it was listed
+		return nil
+	}
+	return asKopia(err)
 }
 
 func (b *blobs) DisplayName() string { return b.store.String() + "/" + b.prefix }

@@ -57,6 +57,7 @@ type Repository struct {
 	blobs  *blobs
 	dir    string
 	prefix string
+	safety maintenance.SafetyParameters // of Maintain, while others write
 }
 
 // Open opens the repository at a prefix of a location. The store stays the
@@ -73,7 +74,7 @@ func Open(ctx context.Context, store location.Store, o Options) (*Repository, er
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
-	r := &Repository{blobs: newBlobs(store, prefix+"/"), dir: dir, prefix: prefix}
+	r := &Repository{blobs: newBlobs(store, prefix+"/"), dir: dir, prefix: prefix, safety: maintenance.SafetyFull}
 	if err := r.open(ctx, o); err != nil {
 		return nil, errors.Join(r.named(err), r.Close(ctx))
 	}
@@ -120,8 +121,10 @@ func (r *Repository) open(ctx context.Context, o Options) error {
 func (r *Repository) create(ctx context.Context, passphrase string) error {
 	var block format.ContentFormat
 	block.Hash, block.Encryption = hash, encryption
+	held := retention(r.blobs.store.Lock())
 	err := repo.Initialize(ctx, r.blobs, &repo.NewRepositoryOptions{
 		BlockFormat: block, ObjectFormat: format.ObjectFormat{Splitter: ofVolume},
+		RetentionMode: held.RetentionMode, RetentionPeriod: held.RetentionPeriod,
 	}, passphrase)
 	return err
 }

@@ -221,23 +221,30 @@ func (r *Repository) Delete(ctx context.Context, id string) error {
 
 // Maintain frees what no snapshot needs. Blocks that became useless lately are
 // kept for a day or more, since another may be writing a snapshot that has them
-// (Kopia's safety rules). It returns the bytes that the location holds less.
-func (r *Repository) Maintain(ctx context.Context) (freed int64, err error) {
+// (Kopia's safety rules). In a location with an object lock it makes the locks of
+// what is needed longer, and says what it could not free for its lock.
+func (r *Repository) Maintain(ctx context.Context) (m Maintained, err error) {
 	before, err := r.size(ctx)
 	if err != nil {
-		return 0, err
+		return m, err
 	}
+	r.blobs.kept.take()
 	err = repo.DirectWriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "maintenance"}, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		if err := own(ctx, w); err != nil {
 			return err
 		}
-		return snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, true, maintenance.SafetyFull)
+		if err := snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, true, r.safety); err != nil {
+			return err
+		}
+		return r.hold(ctx, w)
 	})
 	if err != nil {
-		return 0, r.named(fmt.Errorf("maintain: %w", err))
+		return m, r.named(fmt.Errorf("maintain: %w", err))
 	}
+	m.Locked, m.Until = r.blobs.kept.take()
 	after, err := r.size(ctx)
-	return max(before-after, 0), err
+	m.Freed = max(before-after, 0)
+	return m, err
 }
 
 // size is what the repository takes in the location.

@@ -153,7 +153,7 @@ func (r *Repository) save(ctx context.Context, dir string, entry kopiafs.Entry, 
 	source := snapshot.SourceInfo{Host: user, UserName: user, Path: o.Source}
 	written := r.Written()
 	var saved *snapshot.Manifest
-	err := repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "save"}, func(ctx context.Context, w repo.RepositoryWriter) error {
+	err := repo.DirectWriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "save"}, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		if err := own(ctx, w); err != nil {
 			return err
 		}
@@ -177,6 +177,9 @@ func (r *Repository) save(ctx context.Context, dir string, entry kopiafs.Entry, 
 			return fmt.Errorf("it ended before it was complete: %s: %w", man.IncompleteReason, context.Cause(ctx))
 		}
 		if err := p.verdict(dir, o.Warn); err != nil {
+			return err
+		}
+		if err := r.hold(ctx, w); err != nil { // before it counts as saved
 			return err
 		}
 		man.Tags = map[string]string{TagName: o.Tag}

@@ -160,7 +160,7 @@ func (s *azureStore) putWhole(ctx context.Context, b *blockblob.Client, content 
 	if o.New {
 		options.AccessConditions, options.Metadata = onlyNew(), map[string]*string{azureNonce: &mine}
 	}
-	options.ImmutabilityPolicyMode, options.ImmutabilityPolicyExpiryTime = s.immutable()
+	options.ImmutabilityPolicyMode, options.ImmutabilityPolicyExpiryTime = s.immutable(o)
 	out, err := b.Upload(ctx, streaming.NopCloser(bytes.NewReader(content)), options)
 	return out.LastModified, err
 }
@@ -192,7 +192,7 @@ func (s *azureStore) putBlocks(ctx context.Context, b *blockblob.Client, first [
 	if o.New {
 		options.AccessConditions, options.Metadata = onlyNew(), map[string]*string{azureNonce: &mine}
 	}
-	options.ImmutabilityPolicyMode, options.ImmutabilityPolicyExpiryTime = s.immutable()
+	options.ImmutabilityPolicyMode, options.ImmutabilityPolicyExpiryTime = s.immutable(o)
 	out, err := b.CommitBlockList(ctx, ids, options)
 	return out.LastModified, err
 }
@@ -201,9 +201,9 @@ func onlyNew() *blob.AccessConditions {
 	return &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfNoneMatch: to.Ptr(azcore.ETagAny)}}
 }
 
-func (s *azureStore) immutable() (*blob.ImmutabilityPolicySetting, *time.Time) {
+func (s *azureStore) immutable(o PutOptions) (*blob.ImmutabilityPolicySetting, *time.Time) {
 	until, ok := s.lock.until(time.Now())
-	if !ok {
+	if !ok || o.Unlocked {
 		return nil, nil
 	}
 	return s.mode(), &until
@@ -244,6 +244,9 @@ func (s *azureStore) stat(ctx context.Context, key string) (Object, error) {
 	o := Object{Name: key, Modified: azureTime(p.LastModified)}
 	if p.ContentLength != nil {
 		o.Size = *p.ContentLength
+	}
+	if p.ImmutabilityPolicyExpiresOn != nil {
+		o.LockedUntil = *p.ImmutabilityPolicyExpiresOn
 	}
 	return o, nil
 }

@@ -116,7 +116,7 @@ func (s *gcsStore) put(ctx context.Context, key string, r io.Reader, o PutOption
 	if o.New {
 		w.Metadata = map[string]string{nonce: mine}
 	}
-	if until, ok := s.lock.until(time.Now()); ok {
+	if until, ok := s.lock.until(time.Now()); ok && !o.Unlocked {
 		w.Retention = &storage.ObjectRetention{Mode: gcsMode(s.lock.mode), RetainUntil: until}
 	}
 	// Not by the reader's own WriteTo, and not past its first error.
@@ -166,7 +166,11 @@ func (s *gcsStore) stat(ctx context.Context, key string) (Object, error) {
 	if err != nil {
 		return Object{}, s.whichMissing(ctx, err)
 	}
-	return Object{Name: key, Size: a.Size, Modified: a.Updated}, nil
+	o := Object{Name: key, Size: a.Size, Modified: a.Updated}
+	if a.Retention != nil {
+		o.LockedUntil = a.Retention.RetainUntil
+	}
+	return o, nil
 }
 
 func (s *gcsStore) delete(ctx context.Context, key string) error {

@@ -39,6 +39,8 @@ type Object struct {
 	Name     string // below the location's prefix, without a slash before it
 	Size     int64  // bytes
 	Modified time.Time
+	// LockedUntil is when its lock ends; Stat tells it, of stores that lock.
+	LockedUntil time.Time
 }
 
 // PutOptions of an object.
@@ -47,6 +49,16 @@ type PutOptions struct {
 	New bool
 	// Size in bytes, where it is known; 0 where it is not.
 	Size int64
+	// Unlocked: the location's lock is not for this one, which is short-lived.
+	// The bucket may lock it nevertheless, by a rule of its own.
+	Unlocked bool
+}
+
+// Lock is how a location holds its objects: "" not at all, "governance" or
+// "compliance"; and for how long from when one is written.
+type Lock struct {
+	Mode string
+	For  time.Duration
 }
 
 // Store is an opened location. Names are below the location's prefix. It is
@@ -69,6 +81,8 @@ type Store interface {
 	// Extend makes an object's lock last until then, at least. It does nothing
 	// where the location locks nothing.
 	Extend(ctx context.Context, name string, until time.Time) error
+	// Lock is the location's.
+	Lock() Lock
 	// String names the location for people, without credentials.
 	String() string
 	Close() error

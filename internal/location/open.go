@@ -25,7 +25,11 @@ func Open(ctx context.Context, p templates.Profile) (Store, error) {
 	}
 	l := p.Location
 	s := &store{prefix: strings.Trim(l.Prefix, "/"), secret: secretsOf(p)}
-	var err error
+	locks, err := lockOf(l)
+	if err != nil {
+		return nil, err
+	}
+	s.locks = Lock{strings.ToLower(locks.mode), locks.span}
 	explain := common
 	switch l.Type {
 	case TypeS3:

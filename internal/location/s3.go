@@ -216,7 +216,7 @@ func (s *s3Store) putWhole(ctx context.Context, key string, r io.ReadSeeker, o P
 	if o.New {
 		in.IfNoneMatch, in.Metadata = aws.String("*"), map[string]string{nonce: mine}
 	}
-	if until, ok := s.lock.until(time.Now()); ok {
+	if until, ok := s.lock.until(time.Now()); ok && !o.Unlocked {
 		in.ObjectLockMode, in.ObjectLockRetainUntilDate = types.ObjectLockMode(s.lock.mode), &until
 	}
 	out, err := s.client.PutObject(ctx, in)
@@ -231,7 +231,7 @@ func (s *s3Store) putParts(ctx context.Context, key string, first []byte, r io.R
 		Bucket: &s.bucket, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32, Metadata: map[string]string{nonce: mine},
 		ServerSideEncryption: s.encryption, SSEKMSKeyId: s.kmsKey,
 	}
-	if until, ok := s.lock.until(time.Now()); ok {
+	if until, ok := s.lock.until(time.Now()); ok && !o.Unlocked {
 		in.ObjectLockMode, in.ObjectLockRetainUntilDate = types.ObjectLockMode(s.lock.mode), &until
 	}
 	upload, err := s.client.CreateMultipartUpload(ctx, in)
@@ -308,7 +308,7 @@ func (s *s3Store) stat(ctx context.Context, key string) (Object, error) {
 	if err != nil {
 		return Object{}, s.whichMissing(ctx, err)
 	}
-	return Object{Name: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}, nil
+	return Object{Name: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified), LockedUntil: aws.ToTime(out.ObjectLockRetainUntilDate)}, nil
 }
 
 // whichMissing tells a missing object from a missing bucket: the answer to a

@@ -43,6 +43,7 @@ type store struct {
 	url    string // names the bucket
 	prefix string // without slashes around it
 	secret []string
+	locks  Lock
 }
 
 func (s *store) String() string {
@@ -51,6 +52,8 @@ func (s *store) String() string {
 	}
 	return s.url + "/" + s.prefix
 }
+
+func (s *store) Lock() Lock { return s.locks }
 
 func (s *store) Close() error { return s.close() }
 

@@ -6,10 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"thaw/blueprints/templates"
 )
@@ -65,6 +67,19 @@ func StartS3(t testing.TB, o S3Options) *Server {
 		Credential: templates.Credential{Type: "keyPair", KeyPair: &templates.KeyPair{ID: Key, Secret: Secret}},
 	}
 	return s
+}
+
+// Unlock makes the lock of an object, whose mode is governance, end at a time:
+// no test waits for a day.
+func (s *Server) Unlock(name string, at time.Time) {
+	s.t.Helper()
+	_, err := s.S3Client().PutObjectRetention(context.Background(), &s3.PutObjectRetentionInput{
+		Bucket: aws.String(Bucket), Key: &name, BypassGovernanceRetention: aws.Bool(true),
+		Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionModeGovernance, RetainUntilDate: &at},
+	})
+	if err != nil {
+		s.t.Fatalf("teststore: unlock %s: %v", name, err)
+	}
 }
 
 // S3Client is a plain client of an S3 store, past the line.
