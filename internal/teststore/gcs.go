@@ -31,9 +31,15 @@ func GCS(t testing.TB) templates.Profile {
 // tokens to its service account. The store itself asks nobody who he is.
 func StartGCS(t testing.TB) *Server {
 	t.Helper()
+	return StartGCSIn(t, t.TempDir())
+}
+
+// StartGCSIn starts one that keeps its objects in a directory.
+func StartGCSIn(t testing.TB, dir string) *Server {
+	t.Helper()
 	bin := program(t, "fake-gcs-server")
 	s := newServer(t, "")
-	s.Dir = t.TempDir()
+	s.Dir = dir
 	host, port, _ := strings.Cut(s.Direct, ":")
 	s.run(func() *exec.Cmd {
 		return command(bin, "-scheme", "http", "-host", host, "-port", port, "-backend", "filesystem", "-filesystem-root", s.Dir,
@@ -46,21 +52,22 @@ func StartGCS(t testing.TB) *Server {
 	res.Body.Close()
 	s.Profile = templates.Profile{
 		Location:   templates.Location{Type: "gcs", Bucket: Bucket, Endpoint: "http://" + s.Line.Addr()},
-		Credential: templates.Credential{Type: "keyPair", KeyPair: &templates.KeyPair{ID: "thaw", Secret: serviceAccount(t, nil)}},
+		Credential: templates.Credential{Type: "keyPair", KeyPair: &templates.KeyPair{ID: "thaw", Secret: serviceAccount(t, nil, 0)}},
 	}
 	return s
 }
 
 // serviceAccount is the JSON of a service account's key, with a place that
-// gives tokens for it; with wrong, for another's.
-func serviceAccount(t testing.TB, wrong *rsa.PrivateKey) string {
+// gives tokens for it, whose clock is ahead by so much; with wrong, for
+// another's.
+func serviceAccount(t testing.TB, wrong *rsa.PrivateKey, ahead time.Duration) string {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatalf("teststore: %v", err)
 	}
 	public := &key.PublicKey
-	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { grant(w, r, public) }))
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { grant(w, r, public, time.Now().Add(ahead)) }))
 	t.Cleanup(tokens.Close)
 	if wrong != nil {
 		key = wrong
@@ -87,12 +94,19 @@ func WrongServiceAccount(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("teststore: %v", err)
 	}
-	return serviceAccount(t, wrong)
+	return serviceAccount(t, wrong, 0)
+}
+
+// SkewedServiceAccount is one for which this machine's clock is behind by so
+// much.
+func SkewedServiceAccount(t testing.TB, by time.Duration) string {
+	t.Helper()
+	return serviceAccount(t, nil, by)
 }
 
 // grant answers as Google's does: a token for a JWT that the key has signed,
 // within the time that it is good for.
-func grant(w http.ResponseWriter, r *http.Request, key *rsa.PublicKey) {
+func grant(w http.ResponseWriter, r *http.Request, key *rsa.PublicKey, now time.Time) {
 	refuse := func(why string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadRequest)
@@ -108,7 +122,7 @@ func grant(w http.ResponseWriter, r *http.Request, key *rsa.PublicKey) {
 	_, claims, _ := strings.Cut(signed, ".")
 	var c struct{ Iat, Exp int64 }
 	b, _ := base64.RawURLEncoding.DecodeString(claims)
-	if json.Unmarshal(b, &c) != nil || time.Now().Unix() < c.Iat-300 || time.Now().Unix() > c.Exp {
+	if json.Unmarshal(b, &c) != nil || now.Unix() < c.Iat-300 || now.Unix() > c.Exp {
 		refuse("Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values in the JWT claim.")
 		return
 	}
