@@ -135,7 +135,12 @@ func (s *gcsStore) put(ctx context.Context, key string, r io.Reader, o PutOption
 			return a.Updated, nil // an earlier try's, whose answer was lost
 		}
 	}
-	return time.Time{}, s.whichMissing(ctx, err)
+	err = s.whichMissing(ctx, err)
+	if s.explain(err).is == ErrNotFound { //nolint:errorlint // a field, not a chain
+		// Nothing is read here: it is the upload that the store knows no more.
+		err = fault.New(fault.Transient, "the store dropped the upload while it ran; it is tried again")
+	}
+	return time.Time{}, err
 }
 
 func gcsMode(mode string) string {

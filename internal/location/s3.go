@@ -396,7 +396,7 @@ func explainS3(err error) cause {
 		return causeRange
 	case "RequestTimeTooSkewed", "RequestInTheFuture", "RequestExpired":
 		return skewed(said)
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "AccessDenied", "AccessDeniedException",
+	case "InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException", "AccessDenied", "AccessDeniedException",
 		"Forbidden", "AllAccessDisabled", "AccountProblem", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidSecurity", "NotSignedUp":
 		return refused(said)
 	case "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientCapacity", "StorageFull", "TooManyBuckets":
