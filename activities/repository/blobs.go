@@ -27,6 +27,9 @@ type blobs struct {
 	put    *atomic.Int64          // bytes written
 	ahead  *atomic.Pointer[ahead] // while something is restored
 	kept   *kept
+	// patience bounds how long a call waits for a store that is away: a backup
+	// of hours does not fail over a network of minutes.
+	patience time.Duration
 }
 
 // storageType is how Kopia finds the storage again that it was opened with. A
@@ -54,7 +57,7 @@ var (
 
 func newBlobs(store location.Store, prefix string) *blobs {
 	register()
-	b := &blobs{store: store, prefix: prefix, handle: strconv.FormatInt(handles.Add(1), 10), put: &atomic.Int64{}, ahead: &atomic.Pointer[ahead]{}, kept: &kept{}}
+	b := &blobs{store: store, prefix: prefix, handle: strconv.FormatInt(handles.Add(1), 10), put: &atomic.Int64{}, ahead: &atomic.Pointer[ahead]{}, kept: &kept{}, patience: 15 * time.Minute}
 	open.Store(b.handle, b)
 	return b
 }
@@ -63,12 +66,8 @@ func (b *blobs) forget() { open.Delete(b.handle) }
 
 func (b *blobs) name(id blob.ID) string { return b.prefix + string(id) }
 
-// patience bounds how long one call waits for a store that is away: a backup
-// of hours does not fail over a network of minutes.
-const patience = 15 * time.Minute
-
-func insist(ctx context.Context, call func() error) error {
-	end := time.Now().Add(patience)
+func (b *blobs) insist(ctx context.Context, call func() error) error {
+	end := time.Now().Add(b.patience)
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 15*time.Second) {
 		err := call()
 		if err == nil || fault.Of(err) != fault.Transient || time.Now().After(end) {
@@ -96,7 +95,7 @@ func (b *blobs) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob
 	if !o.SetModTime.IsZero() {
 		return blob.ErrSetTimeUnsupported
 	}
-	return asKopia(insist(ctx, func() error {
+	return asKopia(b.insist(ctx, func() error {
 		r := data.Reader()
 		defer func() { _ = r.Close() }()
 		made, err := b.store.Put(ctx, b.name(id), r, location.PutOptions{New: o.DoNotRecreate, Size: int64(data.Length()), Unlocked: !lasting(id)})
@@ -120,7 +119,7 @@ func (b *blobs) GetBlob(ctx context.Context, id blob.ID, offset, length int64, o
 			return blob.EnsureLengthExactly(out.Length(), length)
 		}
 	}
-	err := insist(ctx, func() error {
+	err := b.insist(ctx, func() error {
 		out.Reset()
 		r, err := b.store.Get(ctx, b.name(id), offset, length)
 		if err != nil {
@@ -137,7 +136,7 @@ func (b *blobs) GetBlob(ctx context.Context, id blob.ID, offset, length int64, o
 
 func (b *blobs) GetMetadata(ctx context.Context, id blob.ID) (blob.Metadata, error) {
 	var o location.Object
-	err := insist(ctx, func() (err error) {
+	err := b.insist(ctx, func() (err error) {
 		o, err = b.store.Stat(ctx, b.name(id))
 		return err
 	})
@@ -145,7 +144,7 @@ func (b *blobs) GetMetadata(ctx context.Context, id blob.ID) (blob.Metadata, err
 }
 
 func (b *blobs) DeleteBlob(ctx context.Context, id blob.ID) error {
-	err := insist(ctx, func() error { return b.store.Delete(ctx, b.name(id)) })
+	err := b.insist(ctx, func() error { return b.store.Delete(ctx, b.name(id)) })
 	if errors.Is(err, location.ErrLocked) { // what frees space tries again the next time
 		return b.keep(ctx, id)
 	}
@@ -154,7 +153,7 @@ func (b *blobs) DeleteBlob(ctx context.Context, id blob.ID) error {
 
 func (b *blobs) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.Metadata) error) error {
 	var all []blob.Metadata // told once: a list that is begun again would tell some twice
-	err := insist(ctx, func() error {
+	err := b.insist(ctx, func() error {
 		all = all[:0]
 		return b.store.List(ctx, b.name(prefix), func(o location.Object) error {
 			all = append(all, blob.Metadata{BlobID: blob.ID(o.Name[len(b.prefix):]), Length: o.Size, Timestamp: o.Modified})
@@ -173,7 +172,7 @@ func (b *blobs) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.Me
 }
 
 func (b *blobs) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
-	err := insist(ctx, func() error { return b.store.Extend(ctx, b.name(id), time.Now().Add(o.RetentionPeriod)) })
+	err := b.insist(ctx, func() error { return b.store.Extend(ctx, b.name(id), time.Now().Add(o.RetentionPeriod)) })
 	if errors.Is(err, location.ErrNotFound) { // it went since it was listed
 		return nil
 	}

@@ -142,6 +142,8 @@ func (r *Repository) named(err error) error {
 		return fault.New(fault.User, "%s: %w; it was made with another key", at, ErrPassphrase)
 	case errors.Is(err, fs.ErrPermission):
 		return fault.New(fault.User, "%s: %w", at, err)
+	case strings.Contains(err.Error(), "clock skew detected"): // Kopia has no word of its own for it
+		return fault.New(fault.User, "%s: %w; set this machine's clock and the store's by NTP", at, err)
 	}
 	return fmt.Errorf("%s: %w", at, err)
 }

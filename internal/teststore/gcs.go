@@ -31,15 +31,9 @@ func GCS(t testing.TB) templates.Profile {
 // tokens to its service account. The store itself asks nobody who he is.
 func StartGCS(t testing.TB) *Server {
 	t.Helper()
-	return StartGCSIn(t, t.TempDir())
-}
-
-// StartGCSIn starts one that keeps its objects in a directory.
-func StartGCSIn(t testing.TB, dir string) *Server {
-	t.Helper()
 	bin := program(t, "fake-gcs-server")
 	s := newServer(t, "")
-	s.Dir = dir
+	s.Dir = t.TempDir()
 	host, port, _ := strings.Cut(s.Direct, ":")
 	s.run(func() *exec.Cmd {
 		return command(bin, "-scheme", "http", "-host", host, "-port", port, "-backend", "filesystem", "-filesystem-root", s.Dir,
