@@ -73,15 +73,25 @@ func FuzzParserIsTheSameInAnyPieces(f *testing.F) {
 	f.Add("a\n"+Marker+` {"key":"a","value":"b"}`+"\n", 3)
 	f.Add(Marker+Marker+`{"key":"a","value":1}`, 1)
 	f.Add("###Phase-out"+Marker+"{}", 5)
+	f.Add(Marker+` {"key":"a","val`+Marker+` {"key":"b","value":"c"}`+"\n"+`ue":"d"}`+"\n", 17) // interleaved
+	f.Add(Marker+` {"key":"a","value":"b"}`+"\r\n"+Marker+` {"key":"a","value":"`, 40)          // cut off
+	f.Add(strings.Repeat("x", MaxLine+10)+Marker[:9]+"\n"+Marker+`{"key":"a","value":[1,{"b":2}]}`, MaxLine)
 	f.Fuzz(func(t *testing.T, text string, size int) {
 		if size <= 0 || size > 1<<16 {
 			t.Skip()
 		}
-		whole, err1 := parse(t, &Parser{Max: 1 << 10}, text, max(len(text), 1))
-		pieces, err2 := parse(t, &Parser{Max: 1 << 10}, text, size)
+		read := func(size int) (map[string]any, []string, error) {
+			var lines []string
+			p := &Parser{Max: 1 << 10, Line: func(l []byte) { lines = append(lines, string(l)) }}
+			out, err := parse(t, p, text, size)
+			return out, lines, err
+		}
+		whole, wholeLines, err1 := read(max(len(text), 1))
+		pieces, lines, err2 := read(size)
 		require.Equal(t, err1 == nil, err2 == nil, "%v %v", err1, err2)
 		if err1 == nil {
 			require.Equal(t, whole, pieces)
+			require.Equal(t, wholeLines, lines)
 		}
 	})
 }

@@ -82,6 +82,9 @@ func Read(r io.Reader) (*Request, error) {
 	if err := dec.Decode(&q); err != nil {
 		return nil, fault.New(fault.User, "request: %w; the mover and the worker must be of one release", err)
 	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fault.New(fault.User, "request: there is more than one; a file, or the standard input, holds one alone")
+	}
 	return &q, nil
 }
 
