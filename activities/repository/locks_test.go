@@ -140,6 +140,26 @@ func TestARepositoryInALocationThatLocks(t *testing.T) {
 	}
 }
 
+// A location whose lock comes later locks what is there with the next backup.
+func TestALockThatComesLater(t *testing.T) {
+	server := teststore.StartS3(t, teststore.S3Options{Locks: true})
+	_, r := at(t, server.Profile)
+	dir := files(t)
+	_, err := r.Save(t.Context(), dir, SaveOptions{Source: "/db", Tag: "1"})
+	require.NoError(t, err)
+	p := server.Profile
+	p.Location.LockMode, p.Location.LockFor = "governance", "24h"
+	s, r := at(t, p)
+	start := time.Now()
+	_, err = r.Save(t.Context(), dir, SaveOptions{Source: "/db", Tag: "2"})
+	require.NoError(t, err)
+	for name, until := range locks(t, s) {
+		if lasting(blob.ID(filepath.Base(name))) {
+			require.False(t, until.Before(start.Add(24*time.Hour).Truncate(time.Second)), "%s is locked until %s", name, until)
+		}
+	}
+}
+
 // locksAll is a store whose bucket has a rule that locks every object, as
 // Amazon's may have one.
 type locksAll struct{ location.Store }
