@@ -17,7 +17,7 @@ import (
 
 // memory is what the mover may use before it collects harder. What it needs
 // does not grow with what it moves, but for the repository's index.
-const memory = 400 << 20
+const memory = 256 << 20
 
 func data() *cobra.Command {
 	return &cobra.Command{
