@@ -2,12 +2,19 @@ package activities
 
 import (
 	"context"
+	"fmt"
 	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/render"
 )
+
+// actionDelete is the action that deletes what a backup left, by the convention
+// of Kanister and K10.
+const actionDelete = "delete"
 
 // resolve puts into the plan what its templates see of a target in a cluster.
 func (e *Engine) resolve(ctx context.Context, p *plan.Plan) error {
@@ -17,6 +24,12 @@ func (e *Engine) resolve(ctx context.Context, p *plan.Plan) error {
 	}
 	ref := reference(t)
 	o, err := e.cfg.Cluster.Get(ctx, ref, nil)
+	if apierrors.IsNotFound(err) && p.Action == actionDelete {
+		// What a backup left elsewhere outlives what it is a backup of, and is
+		// deleted all the same.
+		p.Warnings = append(p.Warnings, fmt.Sprintf("target %s is not there any more: templates see its name alone", t.Key()))
+		return nil
+	}
 	if err != nil {
 		return fault.New(fault.Of(err), "target %w", err)
 	}

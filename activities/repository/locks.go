@@ -2,6 +2,7 @@ package repository
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -40,8 +41,11 @@ type kept struct {
 // refers to, and finds it again the next time.
 func (b *blobs) keep(ctx context.Context, id blob.ID) error {
 	o, err := b.store.Stat(ctx, b.name(id))
+	if errors.Is(err, location.ErrNotFound) { // hidden meanwhile: it is in no list any more
+		return nil
+	}
 	if err != nil {
-		return asKopia(err)
+		return err
 	}
 	b.kept.mu.Lock()
 	defer b.kept.mu.Unlock()
