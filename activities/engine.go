@@ -98,6 +98,7 @@ func (e *Engine) Register(r Registry) {
 		plan.ActivityFetch: e.Fetch, plan.ActivityPublish: e.Publish, plan.ActivityUnpublish: e.Unpublish,
 		plan.ActivityPlanApplication: e.PlanApplication, plan.ActivityPlanRestore: e.PlanRestore,
 		plan.ActivityPlanRetire: e.PlanRetire, plan.ActivityMarkRetiring: e.MarkRetiring, plan.ActivityPlanDeletion: e.PlanDeletion, plan.ActivityMaintain: e.Maintain,
+		plan.ActivityVerify: e.Verify,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"thaw/blueprints/plan"
 	store "thaw/internal/location"
 	"thaw/internal/points"
 )
@@ -64,16 +63,16 @@ func sampleOf(text string, day time.Time) (*points.Sample, error) {
 	if text == "" {
 		return nil, nil //nolint:nilnil // all of it
 	}
-	share, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
-	if err != nil || !strings.HasSuffix(text, "%") || !(share > 0 && share <= 100) {
-		return nil, usagef("--sample %q: want a percentage above 0, such as 5%%", text)
+	share, err := plan.ParseShare(text)
+	if err != nil {
+		return nil, usagef("--sample %v", err)
 	}
-	return &points.Sample{Share: share / 100, Day: day}, nil
+	return &points.Sample{Share: share, Day: day}, nil
 }
 
 func verify(cmd *cobra.Command, s store.Store, ids []string, key points.Key, passphrase string, sample *points.Sample) error {
 	out := cmd.OutOrStdout()
-	list, err := points.Verify(cmd.Context(), s, ids, key, sample, func(text string) { _, _ = fmt.Fprintln(out, text) })
+	list, err := points.Verify(cmd.Context(), s, ids, key, passphrase, sample, func(text string) { _, _ = fmt.Fprintln(out, text) })
 	if err != nil {
 		return err
 	}
@@ -83,43 +82,12 @@ func verify(cmd *cobra.Command, s store.Store, ids []string, key points.Key, pas
 			wrong = append(wrong, c.Err)
 			continue
 		}
-		files := fmt.Sprintf("its record and all of its %d files are whole", c.Of)
-		if !c.Whole {
-			files = fmt.Sprintf("its record and %d of its %d files are whole, the others were not read", c.Files, c.Of)
-		}
-		data, whole, err := verifyData(cmd, s, c.ID, key, passphrase, sample)
-		if err != nil {
-			wrong = append(wrong, err)
-			continue
-		}
-		_, _ = fmt.Fprintf(out, "%s: %s; %s\n", c.ID, files, data)
-		if c.Whole && whole && sample == nil { // one of a small restore point can be all of it by chance
+		_, _ = fmt.Fprintln(out, c.String())
+		if c.Whole && sample == nil { // a sample of a small restore point can be all of it by chance
 			prove(cmd, s, c.ID, key)
 		}
 	}
 	return errors.Join(wrong...)
-}
-
-// verifyData reads back the volumes of a restore point, and says what of its
-// data is proven by that.
-func verifyData(cmd *cobra.Command, s store.Store, id string, key points.Key, passphrase string, sample *points.Sample) (says string, whole bool, err error) {
-	rp, err := points.Read(cmd.Context(), s, id, key)
-	if err != nil {
-		return "", false, err
-	}
-	n := len(points.Snapshots(rp))
-	switch {
-	case n == 0:
-		return "data that its artifacts name elsewhere was not read", true, nil
-	case passphrase == "":
-		return fmt.Sprintf("the data of its %d volumes was not read, which takes --key", n), false, nil
-	}
-	share := 1.0
-	if sample != nil {
-		share = sample.Share
-	}
-	read, err := points.VerifyData(cmd.Context(), s, rp, passphrase, share, func(text string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), text) })
-	return fmt.Sprintf("%d volumes are whole, as far as they were read: %d bytes", n, read), sample == nil, err
 }
 
 // prove marks one that is whole. A worker refuses what has no seal: without a

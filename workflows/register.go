@@ -36,6 +36,7 @@ func Register(r Registry) {
 	r.RegisterWorkflowWithOptions(BackupApplication, workflow.RegisterOptions{Name: TypeBackupApplication})
 	r.RegisterWorkflowWithOptions(RestoreApplication, workflow.RegisterOptions{Name: TypeRestoreApplication})
 	r.RegisterWorkflowWithOptions(RetireRestorePoints, workflow.RegisterOptions{Name: TypeRetireRestorePoints})
+	r.RegisterWorkflowWithOptions(VerifyRestorePoints, workflow.RegisterOptions{Name: TypeVerifyRestorePoints})
 	r.RegisterDynamicWorkflow(dynamic, workflow.DynamicRegisterOptions{})
 }
 

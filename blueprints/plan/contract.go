@@ -23,6 +23,7 @@ const (
 	ActivityMarkRetiring = "MarkRetiring" // RetireMarks -> nothing
 	ActivityPlanDeletion = "PlanDeletion" // DeletionInput -> Deletion
 	ActivityMaintain     = "Maintain"     // RetireInput -> []Maintained; the repositories in a location
+	ActivityVerify       = "Verify"       // VerifyInput -> VerifyReport
 )
 
 // Run names the run that a call belongs to. ID is the workflow id and

@@ -153,7 +153,7 @@ func TestWhatNoRecordNamesIsFound(t *testing.T) {
 	require.Empty(t, p.find(Options{}).Orphans)
 	key, err := points.NewKey(passphrase)
 	require.NoError(t, err)
-	list, err := points.Verify(t.Context(), p, []string{"a"}, key, nil, func(string) {})
+	list, err := points.Verify(t.Context(), p, []string{"a"}, key, "", nil, func(string) {})
 	require.NoError(t, err)
 	require.True(t, list[0].Whole)
 	require.Contains(t, p.names(), "dumps/one.gz")

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"thaw/activities/repository"
-	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
 )
@@ -94,8 +93,5 @@ func VerifyData(ctx context.Context, s location.Store, rp *plan.RestorePoint, pa
 			wrong = append(wrong, fmt.Errorf("volume %s: %w", of.Volume, err))
 		}
 	}
-	if err := errors.Join(wrong...); err != nil {
-		return read, fault.New(fault.Permanent, "restore point %q is damaged:\n%w", rp.ID, err)
-	}
-	return read, nil
+	return read, errors.Join(wrong...)
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
@@ -31,18 +32,45 @@ type Checked struct {
 	Files int   // read
 	Of    int   // that there are
 	Bytes int64 // read
+	// Volumes whose data is in repositories, and how much of it was read.
+	Volumes     int
+	VolumeBytes int64
 	// Whole: all of it was read. Together with a key that is a proof.
 	Whole bool
 	Err   error // what is wrong with it
 }
 
+// String says what was found, in words.
+func (c *Checked) String() string {
+	if c.Err != nil {
+		return c.Err.Error()
+	}
+	text := fmt.Sprintf("%s: its record and all of its %d files are whole", c.ID, c.Of)
+	if c.Files < c.Of {
+		text = fmt.Sprintf("%s: its record and %d of its %d files are whole, the others were not read", c.ID, c.Files, c.Of)
+	}
+	switch {
+	case c.Volumes == 0:
+		return text + "; data that its artifacts name elsewhere was not read"
+	case c.VolumeBytes == 0 && !c.Whole:
+		return fmt.Sprintf("%s; the data of its %d volumes was not read, which takes the key", text, c.Volumes)
+	}
+	return fmt.Sprintf("%s; %d volumes are whole, as far as they were read: %d bytes", text, c.Volumes, c.VolumeBytes)
+}
+
 // Verify reads the records of restore points, checks them by their seals where a
 // key is given, reads back their files, or a sample of all of them together,
-// and says of each all that is wrong. Errors: those of a location that cannot
-// be read now.
-func Verify(ctx context.Context, s location.Store, ids []string, key Key, sample *Sample, note func(string)) ([]Checked, error) {
+// and with the passphrase of their repositories the data of their volumes; it
+// says of each all that is wrong. Errors: those of a location that cannot be
+// read now.
+func Verify(ctx context.Context, s location.Store, ids []string, key Key, passphrase string, sample *Sample, note func(string)) ([]Checked, error) {
 	checked := make([]Checked, len(ids))
 	wrong := make([][]error, len(ids))
+	records := make([]*plan.RestorePoint, len(ids))
+	share := 1.0
+	if sample != nil {
+		share = sample.Share
+	}
 	var files []sampled
 	for i, id := range ids {
 		rp, err := Read(ctx, s, id, key)
@@ -53,7 +81,7 @@ func Verify(ctx context.Context, s location.Store, ids []string, key Key, sample
 		if err != nil {
 			continue
 		}
-		checked[i].Of = len(rp.Files)
+		records[i], checked[i].Of, checked[i].Volumes = rp, len(rp.Files), len(Snapshots(rp))
 		for _, f := range rp.Files {
 			files = append(files, sampled{of: i, id: id, file: f})
 		}
@@ -77,10 +105,24 @@ func Verify(ctx context.Context, s location.Store, ids []string, key Key, sample
 	}
 	for i := range checked {
 		c := &checked[i]
+		read := c.Volumes == 0
+		if c.Volumes > 0 && passphrase != "" {
+			n, err := VerifyData(ctx, s, records[i], passphrase, share, note)
+			if away(ctx, err) {
+				return nil, fmt.Errorf("verify restore point %q: %w", c.ID, err)
+			}
+			c.VolumeBytes, read = n, share == 1
+			switch {
+			case errors.Is(err, repository.ErrPassphrase):
+				c.Err = fault.New(fault.User, "restore point %q: the data of its volumes cannot be read: %w", c.ID, err)
+			case err != nil:
+				wrong[i] = append(wrong[i], err)
+			}
+		}
 		if err := errors.Join(wrong[i]...); err != nil {
 			c.Err = fault.New(fault.Permanent, "restore point %q is damaged:\n%w", c.ID, err)
 		}
-		c.Whole = c.Err == nil && c.Files == c.Of
+		c.Whole = c.Err == nil && c.Files == c.Of && read
 	}
 	return checked, nil
 }

@@ -16,7 +16,7 @@ import (
 
 // verified is what a whole verification says of one restore point.
 func verified(t *testing.T, s location.Store, id string, key Key) error {
-	list, err := Verify(t.Context(), s, []string{id}, key, nil, quiet)
+	list, err := Verify(t.Context(), s, []string{id}, key, "", nil, quiet)
 	require.NoError(t, err)
 	require.Equal(t, list[0].Err == nil, list[0].Whole)
 	return list[0].Err
@@ -60,7 +60,7 @@ func TestAVerificationSaysOfEachWhatItReadAndWhatIsWrong(t *testing.T) {
 	}
 	require.NoError(t, s.Delete(t.Context(), at("b", "two")))
 	require.NoError(t, s.Delete(t.Context(), at("c", sealFile)))
-	list, err := Verify(t.Context(), s, []string{"a", "b", "c", "d"}, key(t), nil, quiet)
+	list, err := Verify(t.Context(), s, []string{"a", "b", "c", "d"}, key(t), "", nil, quiet)
 	require.NoError(t, err)
 	require.Equal(t, Checked{ID: "a", Files: 2, Of: 2, Bytes: 101, Whole: true}, list[0])
 	require.ErrorContains(t, list[1].Err, "restorepoints/b/two")
@@ -69,7 +69,7 @@ func TestAVerificationSaysOfEachWhatItReadAndWhatIsWrong(t *testing.T) {
 	for _, c := range list[1:] {
 		require.False(t, c.Whole)
 	}
-	list, err = Verify(t.Context(), s, []string{"a"}, key(t), &Sample{0.001, time.Now()}, quiet)
+	list, err = Verify(t.Context(), s, []string{"a"}, key(t), "", &Sample{0.001, time.Now()}, quiet)
 	require.NoError(t, err)
 	require.Equal(t, 1, list[0].Files)
 	require.False(t, list[0].Whole, "a part is no proof of all")
@@ -81,7 +81,7 @@ func TestALocationThatIsAwayIsNotCalledDamaged(t *testing.T) {
 	s := open(t, server.Profile)
 	require.NoError(t, Publish(t.Context(), s, point(t, "a", map[string]string{"one": "x"}), key(t), quiet))
 	server.Kill()
-	list, err := Verify(t.Context(), s, []string{"a"}, key(t), nil, quiet)
+	list, err := Verify(t.Context(), s, []string{"a"}, key(t), "", nil, quiet)
 	require.Error(t, err)
 	require.Empty(t, list)
 }

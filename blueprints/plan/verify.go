@@ -1,0 +1,78 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// VerifyRequest is the input of VerifyRestorePoints: which restore points of a
+// location are read back, and how much of them.
+type VerifyRequest struct {
+	Profile Reference `json:"profile"`
+	// Target (its key, as lists show it) and Blueprint: only the restore points
+	// of these. Default: all.
+	Target    string `json:"target,omitempty"`
+	Blueprint string `json:"blueprint,omitempty"`
+	// Last is how many of each target and blueprint, the newest. Default: all.
+	Last int `json:"last,omitempty"`
+	// Sample is a share of the bytes, such as "5%"; others each day. Default:
+	// all of them, which proves a restore point. Its record, and that nothing is
+	// missing, is checked in any case.
+	Sample string `json:"sample,omitempty"`
+	// TaskQueue of a worker that reaches the location. Default: the run's own.
+	TaskQueue   string `json:"taskQueue,omitempty"`
+	RequestedBy string `json:"requestedBy,omitempty"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses fields that it does not
+// know: a misspelt filter would verify something else.
+func (r *VerifyRequest) UnmarshalJSON(b []byte) error {
+	type plain VerifyRequest
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode((*plain)(r)); err != nil {
+		return fmt.Errorf("input of VerifyRestorePoints: %w", err)
+	}
+	return nil
+}
+
+// ParseShare reads a share such as 5%; an empty text is all of it.
+func ParseShare(text string) (float64, error) {
+	if text == "" {
+		return 1, nil
+	}
+	share, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || !strings.HasSuffix(text, "%") || !(share > 0 && share <= 100) {
+		return 0, fmt.Errorf("%q: want a percentage above 0, such as 5%%", text)
+	}
+	return share / 100, nil
+}
+
+// VerifyInput asks a worker to verify.
+type VerifyInput struct {
+	Request VerifyRequest `json:"request"`
+	Run     Run           `json:"run"`
+	Time    time.Time     `json:"time"` // the day that decides the sample
+}
+
+// VerifyReport is the result of VerifyRestorePoints.
+type VerifyReport struct {
+	Location string     `json:"location"`
+	Verified []Verified `json:"verified"`
+	// Damaged are those with something wrong.
+	Damaged []Verified `json:"damaged,omitempty"`
+}
+
+// Verified is what was found of one restore point.
+type Verified struct {
+	ID    string `json:"id"`
+	Bytes int64  `json:"bytes"` // that were read
+	// Proven: all of it was read, and is whole; retention always keeps the
+	// newest of those.
+	Proven bool   `json:"proven,omitempty"`
+	Says   string `json:"says"`
+}
