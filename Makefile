@@ -96,7 +96,7 @@ matrix-cluster: bin/thaw-server bin/thaw-cluster ## the failure matrix on the cl
 	  rc=$$?; [ $$rc != 0 ] || cat bin/matrix-cluster.txt; exit $$rc
 
 record: build bin/versitygw ## record histories for the replay tests of RELEASE (of applications, where a cluster is up)
-	! bin/thaw-cluster status >/dev/null 2>&1 || KUBECONFIG=$$(bin/thaw-cluster kubeconfig) THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/clustertest -run '^(TestApplication|TestARestoreThatFailsGoesBack)$$' -count=1
+	! bin/thaw-cluster status >/dev/null 2>&1 || KUBECONFIG=$$(bin/thaw-cluster kubeconfig) THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/clustertest -run '^(TestApplication|TestARestoreThatFailsGoesBack|TestMovingDataSurvivesKills)$$' -count=1
 	THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/e2e -run '^(TestARestorePointInALocationOutlivesAllElse|TestRetention)' -count=1
 	THAW_MATRIX=1 THAW_MATRIX_LANE=sqlite THAW_RECORD=$(CURDIR)/workflows/testdata/history/$(RELEASE) $(GO) test ./internal/matrix -run '^TestMatrix$$' -count=1 -timeout 60m
 

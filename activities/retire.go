@@ -10,13 +10,13 @@ import (
 	"strings"
 	"time"
 
-	"thaw/activities/repository"
 	"thaw/blueprints"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/retention"
 	"thaw/internal/location"
 	"thaw/internal/points"
+	"thaw/internal/repository"
 )
 
 const (

@@ -12,12 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/testsuite"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/library"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/retention"
 	"thaw/internal/location"
 	"thaw/internal/points"
+	"thaw/internal/repository"
 	"thaw/internal/teststore"
 )
 

@@ -17,10 +17,10 @@ import (
 	"strconv"
 	"strings"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
 	"thaw/internal/location"
+	"thaw/internal/repository"
 )
 
 // What a request asks for.

@@ -16,10 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/templates"
 	"thaw/internal/location"
+	"thaw/internal/repository"
 )
 
 // defaultConfig is where Kanister's functions leave the configuration of Kopia.

@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/templates"
+	"thaw/internal/repository"
 	"thaw/internal/teststore"
 )
 

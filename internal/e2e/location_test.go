@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
@@ -66,6 +67,14 @@ func TestARestorePointInALocationOutlivesAllElse(t *testing.T) {
 	require.Contains(t, list, old.db.Path)
 	require.Contains(t, s.thaw("restorepoint", "show", "--profile", folder, id), "consistent: true")
 	require.Contains(t, s.thaw("restorepoint", "verify", "--profile", folder, "--key", key, id), "verified")
+
+	run, err := s.client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "verify", TaskQueue: s.cfg.TaskQueue}, "VerifyRestorePoints", plan.VerifyRequest{Profile: plan.Reference{Name: "store"}, Last: 1})
+	require.NoError(t, err)
+	var verified plan.VerifyReport
+	require.NoError(t, run.Get(t.Context(), &verified))
+	require.Len(t, verified.Verified, 1)
+	require.True(t, verified.Verified[0].Proven)
+	testenv.Keep(t, s.client, "verify", "verify")
 
 	restored := filepath.Join(s.dir, "restored.db")
 	s.thaw("run", "sqlite.restore", "--from", id, "--profile", "store", "--target", "sqlite:"+restored, "--no-approval", "--id", "restore")

@@ -13,10 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
 	"thaw/internal/points"
+	"thaw/internal/repository"
 )
 
 // Kind of an orphan.

@@ -10,10 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
 	"thaw/internal/points"
+	"thaw/internal/repository"
 	"thaw/internal/teststore"
 )
 

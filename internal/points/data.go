@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
+	"thaw/internal/repository"
 )
 
 // Snapshot is the data of a volume, in a repository of the same location.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
+	"thaw/internal/repository"
 	"thaw/internal/teststore"
 )
 

@@ -11,10 +11,10 @@ import (
 	"slices"
 	"time"
 
-	"thaw/activities/repository"
 	"thaw/blueprints/fault"
 	"thaw/blueprints/plan"
 	"thaw/internal/location"
+	"thaw/internal/repository"
 )
 
 // Sample is a part of the files that is read, where not all are.
