@@ -239,6 +239,25 @@ func TestWhatCannotBeMovedIsSaid(t *testing.T) {
 	}
 }
 
+// A backup is deleted when the namespace that it is of is gone.
+func TestABackupIsDeletedWithoutItsNamespace(t *testing.T) {
+	s := newScene(t)
+	s.in("db-0", "echo 1 > /data/one; sync")
+	kept := s.must(s.env("thaw-kept"), "CopyVolumeData", values{"volume": "data-db-0", "dataArtifactPrefix": "copy"})
+	all := s.must(s.env("thaw-all"), "BackupDataAll", values{"container": "tools", "includePath": "/data", "backupArtifactPrefix": "all"})
+	gone := "gone-" + s.ns
+	for name, args := range map[string]values{
+		"DeleteData":    {"namespace": gone, "backupArtifactPrefix": "copy", "backupID": kept["backupID"]},
+		"DeleteDataAll": {"namespace": gone, "backupArtifactPrefix": "all", "backupInfo": all["BackupAllInfo"]},
+	} {
+		s.must(s.env("thaw-gone"), name, args)
+	}
+	_, err := s.call(s.env("thaw-back"), "RestoreData", values{
+		"image": testcluster.Tools, "backupArtifactPrefix": "copy", "backupIdentifier": kept["backupID"], "volumes": values{"data-db-0": "/mnt"},
+	})
+	require.ErrorContains(t, err, "snapshot")
+}
+
 func TestAMoverKilledInTheMiddleIsFollowedByAnother(t *testing.T) {
 	s := newScene(t)
 	s.in("db-0", "head -c 50000000 /dev/urandom > /data/big; sync; sha256sum /data/big > /data/sum")

@@ -3,9 +3,12 @@ package data
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"thaw/activities/cluster/movers"
 	"thaw/activities/cluster/podexec"
@@ -163,7 +166,29 @@ func (m *maker) deleting(ctx context.Context, env *function.Env, a deleteArgs, l
 		return nil, err
 	}
 	q.Delete, q.Reclaim = list, a.ReclaimSpace
-	return m.InPod(ctx, env, movers.Pod{Namespace: a.Namespace, Image: a.Image, Args: a.Args}, q)
+	act, err := m.InPod(ctx, env, movers.Pod{Namespace: a.Namespace, Image: a.Image, Args: a.Args}, q)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (function.Outputs, error) {
+		out, err := act(ctx)
+		if gone(err) {
+			return m.Here(ctx, env, q)
+		}
+		return out, err
+	}, nil
+}
+
+// gone reports whether a pod cannot be made since its namespace is not there
+// any more, with the roles in it: backups outlive what they are of, and are
+// deleted all the same.
+func gone(err error) bool {
+	var s *apierrors.StatusError
+	if !errors.As(err, &s) {
+		return false
+	}
+	d := s.Status().Details
+	return apierrors.IsForbidden(s) || apierrors.IsNotFound(s) && d != nil && d.Kind == "namespaces"
 }
 
 type deleteAllArgs struct {

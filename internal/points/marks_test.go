@@ -28,7 +28,7 @@ func TestTheNewestMarkHolds(t *testing.T) {
 	t0 := time.Date(2026, 11, 25, 10, 0, 0, 0, time.UTC)
 	until := t0.Add(72 * time.Hour)
 	for name, s := range map[string]location.Store{
-		"directory": open(t, teststore.Directory(t)), "s3": open(t, teststore.S3(t)), "s3 with a lock": locked(t),
+		"directory": open(t, teststore.Directory(t)), "s3": open(t, teststore.S3(t)), "gcs": open(t, teststore.GCS(t)), "s3 with a lock": locked(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := func(want Marks) {
