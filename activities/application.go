@@ -287,7 +287,7 @@ func (a *assembly) phases(objects []unstructured.Unstructured) []plan.Phase {
 	}
 	export := call("export", "ExportVolumes", plan.Values{"volumes": volumes, "parallel": int64(parallel)}, "ready")
 	export.Retry.MaxAttempts = movedAgain
-	undo := call("export.compensate", "DeleteExports", plan.Values{"volumes": volumes})
+	undo := call("export.compensate", "DeleteExports", plan.Values{"volumes": volumes, "leave": true})
 	export.Compensate = &undo
 	phases = append(phases, export)
 	if req.DropSnapshots {

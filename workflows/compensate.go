@@ -10,15 +10,23 @@ import (
 
 // compensate undoes, in reverse order of start, what the phases of a failed
 // action may have done. Each is retried until it succeeds or a person skips it
-// with a reason; what was skipped is named in the run's failure.
+// with a reason; what was skipped, and what it says that it left, is named in
+// the run's failure.
 func (a *action) compensate(ctx workflow.Context) {
 	for len(a.undo) > 0 {
 		last := a.undo[len(a.undo)-1]
 		a.undo = a.undo[:len(a.undo)-1]
 		a.current = last.call.Name
 		a.show(ctx, stateCompensating, fmt.Sprintf("%s to succeed, which undoes %s; it is tried until it does, or until it is retried or skipped by name", last.call.Name, last.of))
-		if skip := a.insist(ctx, &last.call, nil); skip != nil {
+		var res plan.Result
+		if skip := a.insist(ctx, &last.call, &res); skip != nil {
 			a.left = append(a.left, fmt.Sprintf("%s (its compensation %s was skipped by %s: %s)", last.of, last.call.Name, skip.By, skip.Reason))
+			continue
+		}
+		if left, _ := res.Output[plan.OutputLeft].([]any); len(left) > 0 {
+			for _, l := range left {
+				a.left = append(a.left, fmt.Sprint(l))
+			}
 			continue
 		}
 		a.compensated = append(a.compensated, last.of)

@@ -21,6 +21,7 @@ import (
 	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
 	"thaw/blueprints/fault"
+	"thaw/blueprints/plan"
 )
 
 const (
@@ -277,6 +278,7 @@ func (e *Export) restore(ctx context.Context, m *movers.Movers, env *function.En
 type deleteExportsArgs struct {
 	Volumes       any    `arg:"volumes,required" type:"object" doc:"what ExportVolumes was given, or put out"`
 	EncryptionKey string `arg:"encryptionKey" doc:"passphrase of the repository; the worker's secretsKey where there is none"`
+	Leave         bool   `arg:"leave" default:"false" doc:"where the location cannot be used any more (its credential, its bucket), leave what it may have, and say so in left; for compensations"`
 	ReclaimSpace  bool   `arg:"reclaimSpace" default:"false" doc:"free what nothing needs any more; what became useless within a day is kept till a later time"`
 }
 
@@ -285,20 +287,30 @@ type deleteExportsArgs struct {
 func deleteExports(m *movers.Movers) function.Function {
 	return function.New(catalogue.Function{
 		Name: "DeleteExports", Family: family,
-		Summary:       "Delete what ExportVolumes copied for this restore point. Content where there is nothing, and where the run has no location profile and nothing was exported.",
-		Outputs:       []catalogue.Output{{Name: "spaceFreed", Description: "bytes that the location holds less"}},
+		Summary: "Delete what ExportVolumes copied for this restore point. Content where there is nothing, and where the run has no location profile and nothing was exported.",
+		Outputs: []catalogue.Output{
+			{Name: "spaceFreed", Description: "bytes that the location holds less"},
+			{Name: plan.OutputLeft, Description: "list of what may be left, with leave"},
+		},
 		MayUseProfile: true, Idempotent: true, Timeout: 24 * time.Hour,
 	}, func(ctx context.Context, env *function.Env, a deleteExportsArgs) (function.Outputs, error) {
-		out, err := dropExports(ctx, m, env, a)
+		volumes, err := decode[Volume]("volumes", a.Volumes)
+		if err != nil {
+			return nil, wrap("delete exports", err)
+		}
+		out, err := dropExports(ctx, m, env, a, volumes)
+		if err != nil && a.Leave && fault.Of(err) == fault.User {
+			left := []any{}
+			for i := range volumes {
+				left = append(left, fmt.Sprintf("what the location may have of pvc %s, at %s (%s); thaw gc finds it", volumes[i].claim(), repositoryOf(&volumes[i]), err))
+			}
+			return function.Outputs{"spaceFreed": "0 B", plan.OutputLeft: left}, nil
+		}
 		return out, wrap("delete exports", err)
 	})
 }
 
-func dropExports(ctx context.Context, m *movers.Movers, env *function.Env, a deleteExportsArgs) (function.Outputs, error) {
-	volumes, err := decode[Volume]("volumes", a.Volumes)
-	if err != nil {
-		return nil, err
-	}
+func dropExports(ctx context.Context, m *movers.Movers, env *function.Env, a deleteExportsArgs, volumes []Volume) (function.Outputs, error) {
 	exported := func(v Volume) bool { return v.Export != nil }
 	if env.Profile == nil && env.NoProfile == nil && !slices.ContainsFunc(volumes, exported) {
 		return function.Outputs{"spaceFreed": "0 B"}, nil // there was no location

@@ -171,6 +171,10 @@ const (
 	PhaseSkipped = "skipped"
 )
 
+// OutputLeft is the output of a compensation that lists what it could not undo,
+// and nobody can by trying again: it is a person's, and named in the failure.
+const OutputLeft = "left"
+
 // ThawedByPhases is what thawed a freeze that went as it should.
 const ThawedByPhases = "phases done"
 

@@ -176,6 +176,24 @@ func TestMovingDataSurvivesKills(t *testing.T) {
 	s.clean()
 }
 
+// A location that cannot be used fails the backup at once, and nothing of it is
+// left in the cluster.
+func TestABackupWhoseLocationRefusesLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	_, profile := s.store()
+	s.apply(s.ns, filesApp)
+	s.inFiles(s.ns, write)
+	s.apply(s.ns, "apiVersion: v1\nkind: Secret\nmetadata: {name: store-key}\nstringData: {access: "+teststore.Key+", secret: of-another}\n")
+	_, err := s.await(s.workflow("BackupApplication", plan.ApplicationRequest{Namespace: s.ns, Profile: profile}))
+	require.ErrorContains(t, err, "pvc "+s.ns+"/files")
+	require.ErrorContains(t, err, "the store refused the credential")
+	require.ErrorContains(t, err, "what the location may have of pvc "+s.ns+"/files")
+	require.NotContains(t, err.Error(), "of-another")
+	require.Empty(t, s.clones())
+	s.clean()
+}
+
 // clones are the claims that exports made.
 func (s *scene) clones() (names []string) {
 	l, err := s.Kube.CoreV1().PersistentVolumeClaims(s.ns).List(s.t.Context(), metav1.ListOptions{LabelSelector: "thaw.dev/temporary"})
