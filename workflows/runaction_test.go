@@ -59,6 +59,11 @@ func TestRunAction(t *testing.T) {
 				w.fails["b"] = []error{boom}
 				w.fails["undo-a"] = []error{kind(fault.Command, "x"), kind(fault.Permanent, "x"), kind(fault.User, "x")}
 			}, calls: []string{"a", "b", "undo-a", "undo-a", "undo-a", "undo-a"}, err: "compensated: a", kind: string(fault.Permanent)},
+		{name: "what a compensation leaves is named", phases: []plan.Phase{compensated(phase("a")), compensated(phase("b", "a")), phase("c", "b")},
+			setup: func(w *world) {
+				w.fails["c"] = []error{boom}
+				w.out["undo-b"] = plan.Values{plan.OutputLeft: []any{"an object in a bucket"}}
+			}, calls: []string{"a", "b", "c", "undo-b", "undo-a"}, err: "compensated: a; left behind: an object in a bucket", kind: string(fault.Permanent)},
 		{name: "deferPhase runs after success", phases: []plan.Phase{phase("a")}, setup: func(w *world) { d := phase("d"); w.plan.Defer = &d }, calls: []string{"a", "d"}},
 		{name: "deferPhase runs after failure, and after the compensations", phases: []plan.Phase{compensated(phase("a"))},
 			setup: func(w *world) { d := phase("d"); w.plan.Defer = &d; w.fails["a"] = []error{boom} }, calls: []string{"a", "undo-a", "d"}, err: "boom", kind: string(fault.Permanent)},

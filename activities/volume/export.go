@@ -142,7 +142,7 @@ func prepareExport(c *cluster.Cluster, m *movers.Movers, env *function.Env, a ex
 }
 
 func (x *export) run(ctx context.Context) error {
-	return inParallel(x.env, x.args.Parallel, len(x.volumes), func(i int) string { return x.volumes[i].claim().String() },
+	err := inParallel(x.env, x.args.Parallel, len(x.volumes), func(i int) string { return x.volumes[i].claim().String() },
 		func(i int, done *Export) (err error) {
 			if done == nil {
 				done, err = x.save(ctx, i)
@@ -150,6 +150,12 @@ func (x *export) run(ctx context.Context) error {
 			x.volumes[i].Export = done
 			return err
 		}, func(i int) *Export { return x.volumes[i].Export })
+	some := slices.ContainsFunc(x.volumes, func(v Volume) bool { return v.Export != nil })
+	if err != nil && some && fault.Of(err) == fault.User {
+		// A person's mistake has no effect, and is owed no compensation; this had.
+		return fault.New(fault.Permanent, "%s", err.Error())
+	}
+	return err
 }
 
 // inParallel makes some calls of one, a few at a time. What each came to is
