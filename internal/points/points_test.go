@@ -122,6 +122,63 @@ func TestACutInTheMiddleLeavesNothingInTheList(t *testing.T) {
 	require.NoError(t, verified(t, s, "shop-1", key(t)))
 }
 
+// Retention lists, marks and deletes: cut wherever it may be, what is left is a
+// restore point that is whole, or one that no list shows, and a repeat ends it.
+func TestRetentionThatIsCutIsEndedByAnother(t *testing.T) {
+	for name, start := range map[string]func() *teststore.Server{
+		"s3": func() *teststore.Server { return teststore.StartS3(t, teststore.S3Options{}) }, "gcs": func() *teststore.Server { return teststore.StartGCS(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := start()
+			s := open(t, server.Profile)
+			gone := 0
+			for i, after := range []int64{200, 1500, 3000, 5000, 8000} {
+				id := fmt.Sprintf("shop-%d", i)
+				rp := point(t, id, map[string]string{"a": strings.Repeat("x", 4000), "b": "y"})
+				require.NoError(t, Publish(t.Context(), s, rp, key(t), quiet))
+				retire := func(ctx context.Context) error {
+					list, err := States(ctx, s, key(t))
+					if err != nil {
+						return err
+					}
+					if err := Retire(ctx, s, id, Mark{At: rp.CompletedAt, Until: rp.CompletedAt, By: "nightly"}); err != nil {
+						return err
+					}
+					for _, e := range list {
+						if e.ID == id {
+							if err := Delete(ctx, s, e.Entry, quiet); err != nil {
+								return err
+							}
+						}
+					}
+					return Unmark(ctx, s, id)
+				}
+				server.Line.CutAfter(after)
+				ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+				err := retire(ctx)
+				cancel()
+				server.Line.Mend()
+				if err == nil {
+					gone++
+				} else {
+					require.Equal(t, fault.Transient, fault.Of(err), "%v", err)
+				}
+				list, err := List(t.Context(), s)
+				require.NoError(t, err)
+				for _, e := range list {
+					require.NoError(t, verified(t, s, e.ID, key(t)), "what a list shows is whole")
+				}
+				require.NoError(t, retire(t.Context()))
+				require.NoError(t, Remove(t.Context(), s, id, quiet))
+			}
+			require.Less(t, gone, 5, "some were cut")
+			list, err := List(t.Context(), s)
+			require.NoError(t, err)
+			require.Empty(t, list)
+		})
+	}
+}
+
 func TestAListReadsNoRestorePoint(t *testing.T) {
 	s := open(t, teststore.Directory(t))
 	var want []Entry
