@@ -95,9 +95,11 @@ func restorePointID(t plan.Target, at time.Time, run plan.Run) string {
 	if len(base) > 40 {
 		base = base[:40]
 	}
+	// The end of it: a run's id begins with its time (UUID version 7), and two
+	// backups of one second would be one.
 	short := run.Original
 	if len(short) > 8 {
-		short = short[:8]
+		short = short[len(short)-8:]
 	}
 	return fmt.Sprintf("%s-%s-%s", base, at.UTC().Format("20060102t150405z"), short)
 }
