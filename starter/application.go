@@ -134,6 +134,15 @@ func renames(flag string, list []string) (map[string]string, error) {
 func writeApplication(line func(name, value string), a *plan.Application) {
 	line("objects", fmt.Sprintf("%v, and %v secrets", a.Manifests["objects"], a.Manifests["secrets"]))
 	line("volumes", fmt.Sprintf("%d, cut within %s", len(a.Volumes), dash(a.Spread)))
+	exported := 0
+	for _, v := range a.Volumes {
+		if m, _ := v.(map[string]any); m["export"] != nil {
+			exported++
+		}
+	}
+	if exported > 0 {
+		line("in the location", fmt.Sprintf("the data of %d volumes", exported))
+	}
 	for _, m := range a.Members {
 		line("database", fmt.Sprintf("%s by %s", m.Target.Key(), m.Blueprint))
 	}
