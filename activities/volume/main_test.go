@@ -21,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"thaw/activities/cluster"
 	"thaw/activities/cluster/movers"
@@ -231,9 +232,14 @@ func litter(ctx context.Context, c *cluster.Cluster, namespace string) (all []st
 	return all, nil
 }
 
-// nothingLeft waits until there is no litter.
+// nothingLeft waits until there is no litter. A content whose deletion the
+// driver's sidecar has forgotten goes with its next resync, in 15 minutes: what
+// that does is done here.
 func nothingLeft(t *testing.T, c *cluster.Cluster, namespace string) {
 	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	reminded := map[string]bool{}
 	var left []string
 	deadline := time.Now().Add(testcluster.Wait)
 	for {
@@ -242,6 +248,17 @@ func nothingLeft(t *testing.T, c *cluster.Cluster, namespace string) {
 		require.NoError(t, err)
 		if len(left) == 0 {
 			return
+		}
+		for _, l := range left {
+			kind, name, _ := strings.Cut(l, " ")
+			for of, resource := range map[string]schema.GroupVersionResource{
+				"VolumeSnapshotContent": contentResource, "VolumeGroupSnapshotContent": groupv1.SchemeGroupVersion.WithResource("volumegroupsnapshotcontents"),
+			} {
+				if kind == of && !reminded[l] {
+					reminded[l] = true
+					go remind(ctx, c, resource, name)
+				}
+			}
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("left behind: %v", left)
