@@ -113,7 +113,7 @@ bench-cluster: bin/thaw-server bin/thaw-cluster ## measure the freeze window on 
 # THAW_BENCH_TOOLS=thaw,restic,kopia,plain chooses.
 SIZE    ?= 10
 
-bench-data: bin/kando bin/kopia bin/versitygw ## measure backups of SIZE GiB of PostgreSQL files beside restic, Kopia and a pipe (about half an hour)
+bench-data: bin/kando bin/kopia bin/versitygw ## measure backups of SIZE GiB of PostgreSQL files beside restic, Kopia and a pipe (about a quarter of an hour)
 	THAW_BENCH_SIZE=$(SIZE) $(GO) test ./internal/databench -run '^$$' -bench . -benchtime 1x -count=1 -timeout 3h -v
 
 lint: ## gofmt, go vet, golangci-lint, workflowcheck

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"thaw/blueprints/plan"
 	"thaw/internal/testcluster"
@@ -190,6 +191,52 @@ func TestABackupWhoseLocationRefusesLeavesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "the store refused the credential")
 	require.NotContains(t, err.Error(), "of-another")
 	require.Empty(t, s.clones())
+	s.clean()
+}
+
+// A database by itself: with a profile its blueprint copies the volumes, and a
+// restore needs no snapshot.
+func TestADatabaseInALocation(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	store, profile := s.store()
+	a := &apps[2]
+	s.apply(s.ns, a.manifests(t))
+	s.ready(s.ns, a.labels, 1)
+	b := a.connect(t, s.host(s.ns, a))
+	least := s.fill(b)
+	target := plan.Target{Kind: "StatefulSet", Name: a.set, Namespace: s.ns}
+	rp := s.run(plan.Request{Blueprint: a.blueprint, Action: "backup", Profile: profile, Target: target}).RestorePoint
+	require.True(t, rp.Consistent, rp.Consistency)
+	require.Contains(t, rp.Artifacts["cluster"].KeyValue["volumes"], `"export":`)
+	require.NotEmpty(t, s.kept(store, "volumes/"+s.ns))
+	s.loseSnapshots()
+	require.NoError(t, b.destroy(t.Context()))
+
+	s.run(plan.Request{From: rp.ID, Action: "restore"})
+	s.ready(s.ns, a.labels, 1)
+	require.Equal(t, least, s.count(b))
+	s.run(plan.Request{From: rp.ID, Action: "delete"})
+	require.Empty(t, s.kept(store, "restorepoints"))
+	s.clean()
+}
+
+// loseSnapshots deletes the snapshots of the namespace, and all that the
+// cluster knows of them.
+func (s *scene) loseSnapshots() {
+	s.t.Helper()
+	ctx := s.t.Context()
+	api := s.Snapshots.SnapshotV1()
+	contents, err := api.VolumeSnapshotContents().List(ctx, metav1.ListOptions{})
+	require.NoError(s.t, err)
+	for _, c := range contents.Items {
+		if c.Spec.VolumeSnapshotRef.Namespace != s.ns {
+			continue
+		}
+		_, err := api.VolumeSnapshotContents().Patch(ctx, c.Name, types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`), metav1.PatchOptions{})
+		require.NoError(s.t, err)
+		require.NoError(s.t, api.VolumeSnapshots(s.ns).Delete(ctx, c.Spec.VolumeSnapshotRef.Name, metav1.DeleteOptions{}))
+	}
 	s.clean()
 }
 
