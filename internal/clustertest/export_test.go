@@ -173,7 +173,7 @@ func TestMovingDataSurvivesKills(t *testing.T) {
 	for _, id := range ids {
 		s.run(plan.Request{From: id, Action: "delete", Profile: profile})
 	}
-	require.Empty(t, s.kept(store, "restorepoints"))
+	require.Empty(t, s.kept(store, "of/the/test/restorepoints"))
 	s.clean()
 }
 
@@ -209,7 +209,7 @@ func TestADatabaseInALocation(t *testing.T) {
 	rp := s.run(plan.Request{Blueprint: a.blueprint, Action: "backup", Profile: profile, Target: target}).RestorePoint
 	require.True(t, rp.Consistent, rp.Consistency)
 	require.Contains(t, rp.Artifacts["cluster"].KeyValue["volumes"], `"export":`)
-	require.NotEmpty(t, s.kept(store, "volumes/"+s.ns))
+	require.NotEmpty(t, s.kept(store, "of/the/test/volumes/"+s.ns))
 	s.loseSnapshots()
 	require.NoError(t, b.destroy(t.Context()))
 
@@ -217,7 +217,7 @@ func TestADatabaseInALocation(t *testing.T) {
 	s.ready(s.ns, a.labels, 1)
 	require.Equal(t, least, s.count(b))
 	s.run(plan.Request{From: rp.ID, Action: "delete"})
-	require.Empty(t, s.kept(store, "restorepoints"))
+	require.Empty(t, s.kept(store, "of/the/test/restorepoints"))
 	s.clean()
 }
 
@@ -314,7 +314,7 @@ func TestTheClusterIsLost(t *testing.T) {
 	s.thaw("restore", id, "--profile", "store", "--namespace", into, "--no-approval")
 	s.check(into, nil, clocks, sp)
 	s.run(plan.Request{From: id, Action: "delete", Profile: &plan.Reference{Name: "store"}})
-	assert.Empty(t, s.kept(store, "restorepoints"))
+	assert.Empty(t, s.kept(store, "clusters/one/restorepoints"))
 }
 
 // thaw runs the command line, which must succeed.
