@@ -215,7 +215,7 @@ func TestADatabaseInALocation(t *testing.T) {
 
 	s.run(plan.Request{From: rp.ID, Action: "restore"})
 	s.ready(s.ns, a.labels, 1)
-	require.Equal(t, least, s.count(b))
+	s.same(b, least)
 	s.run(plan.Request{From: rp.ID, Action: "delete"})
 	require.Empty(t, s.kept(store, "of/the/test/restorepoints"))
 	s.clean()
