@@ -53,13 +53,36 @@ func tagOf(env *function.Env, v *Volume) string {
 	return path.Join(env.RestorePoint.ID, v.PVC)
 }
 
-type exportArgs struct {
-	Volumes       any           `arg:"volumes,required" type:"object" doc:"what WaitSnapshotsReady put out"`
-	Parallel      int           `arg:"parallel" default:"2" doc:"how many volumes are exported at once"`
-	EncryptionKey string        `arg:"encryptionKey" doc:"passphrase of the repository; the worker's secretsKey where there is none"`
+// movingArgs are those of every function that moves data in pods of its own.
+type movingArgs struct {
+	Parallel      int           `arg:"parallel" default:"2" doc:"how many volumes are copied at once"`
+	EncryptionKey string        `arg:"encryptionKey" doc:"passphrase of the repository in the location; the worker's secretsKey where there is none"`
 	Image         string        `arg:"image" doc:"image with Thaw's kando; the worker's data.image wins"`
 	Timeout       time.Duration `arg:"timeout" default:"24h" doc:"how long all of it may take"`
 	podrun.Args   `arg:",squash"`
+}
+
+// check says what is wrong with them: "" where nothing is.
+func (a movingArgs) check() string {
+	if a.Parallel < 1 {
+		return fmt.Sprintf("parallel %d: it must be more than nothing", a.Parallel)
+	}
+	return ""
+}
+
+// request begins the requests of a call, whose pods can be made.
+func (a movingArgs) request(m *movers.Movers, env *function.Env, do string) (*mover.Request, error) {
+	q, err := m.Request(env, do, a.EncryptionKey)
+	if err != nil {
+		return nil, err
+	}
+	_, err = m.NeedImage(a.Image)
+	return q, err
+}
+
+type exportArgs struct {
+	Volumes    any `arg:"volumes,required" type:"object" doc:"what WaitSnapshotsReady put out"`
+	movingArgs `arg:",squash"`
 }
 
 // exportVolumes belongs after the thaw, as all that moves data does. The data
@@ -115,11 +138,8 @@ func prepareExport(c *cluster.Cluster, m *movers.Movers, env *function.Env, a ex
 	if err != nil {
 		return nil, err
 	}
-	q, err := m.Request(env, mover.Save, a.EncryptionKey)
+	q, err := a.request(m, env, mover.Save)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := m.NeedImage(a.Image); err != nil {
 		return nil, err
 	}
 	if env.RestorePoint.ID == "" {
@@ -135,8 +155,8 @@ func prepareExport(c *cluster.Cluster, m *movers.Movers, env *function.Env, a ex
 			faults = append(faults, fmt.Sprintf("pvc %s is a raw block device: only volumes with a file system are exported; leave it out", v.claim()))
 		}
 	}
-	if a.Parallel < 1 {
-		faults = append(faults, fmt.Sprintf("parallel %d: it must be more than nothing", a.Parallel))
+	if why := a.check(); why != "" {
+		faults = append(faults, why)
 	}
 	return &export{c: c, m: m, env: env, args: a, volumes: volumes, request: *q}, whole("volumes", faults)
 }

@@ -51,6 +51,16 @@ func TestWhatCannotBeExportedIsSaidBeforeAnythingIsTouched(t *testing.T) {
 	}
 }
 
+func TestARestoreOfNoVolumeAtATimeIsRefused(t *testing.T) {
+	for _, parallel := range []int{0, -1} {
+		_, err := functiontest.Call(t.Context(), t, Functions(offline, &movers.Movers{Cluster: offline}), functiontest.NewEnv(t, "k"), "RestoreVolumes", map[string]any{
+			"parallel": parallel, "volumes": []any{map[string]any{"pvc": "data", "namespace": "shop", "snapshot": "s", "storageClass": "c", "size": "1Gi"}},
+		})
+		require.Equal(t, fault.User, fault.Of(err))
+		require.ErrorContains(t, err, "it must be more than nothing")
+	}
+}
+
 // What one of several calls came to is not lost with the others, nor with the
 // attempt that made them.
 func TestWhatIsDoneIsRememberedForTheNextAttempt(t *testing.T) {

@@ -17,7 +17,6 @@ import (
 
 	"thaw/activities/cluster"
 	"thaw/activities/cluster/movers"
-	"thaw/activities/cluster/podrun"
 	"thaw/activities/function"
 	"thaw/activities/mover"
 	"thaw/blueprints/catalogue"
@@ -39,11 +38,7 @@ type restoreArgs struct {
 	Replace      bool              `arg:"replace" default:"false" doc:"take the place of claims that exist; their volumes are kept, for ReturnVolumes or DropReplacedVolumes"`
 	Labels       map[string]string `arg:"labels" doc:"labels of the claims, besides those that they had"`
 	FromLocation bool              `arg:"fromLocation" default:"false" doc:"of what ExportVolumes copied, also where the snapshots are there"`
-	Parallel     int               `arg:"parallel" default:"2" doc:"how many volumes are filled from the location at once"`
-	Encryption   string            `arg:"encryptionKey" doc:"passphrase of the repository in the location; the worker's secretsKey where there is none"`
-	Image        string            `arg:"image" doc:"image with Thaw's kando, for pods that fill volumes; the worker's data.image wins"`
-	Timeout      time.Duration     `arg:"timeout" default:"24h" doc:"how long all of it may take"`
-	podrun.Args  `arg:",squash"`
+	movingArgs   `arg:",squash"`
 }
 
 // restoreVolumes makes claims of snapshots. It looks at everything before it
@@ -129,7 +124,11 @@ func prepareRestore(ctx context.Context, c *cluster.Cluster, m *movers.Movers, e
 	}
 	r := &restore{c: c, m: m, env: env, args: a}
 	var faults []string
-	if r.claims, faults = planRestore(volumes, a, classOf); len(faults) > 0 {
+	r.claims, faults = planRestore(volumes, a, classOf)
+	if why := a.check(); why != "" { // else no volume would ever have its turn
+		faults = append(faults, why)
+	}
+	if len(faults) > 0 {
 		return nil, whole("volumes", faults)
 	}
 	l, err := get(ctx, env, func(ctx context.Context) (*storagev1.StorageClassList, error) {
@@ -384,11 +383,8 @@ func (r *restore) imports(ctx context.Context) (err error) {
 			t.imported = has == nil && content == nil
 		}
 		if t.imported && r.request == nil {
-			if r.request, err = r.m.Request(r.env, mover.Restore, r.args.Encryption); err != nil {
-				return fmt.Errorf("pvc %s is only in the location: %w", v.claim(), err)
-			}
-			if _, err := r.m.NeedImage(r.args.Image); err != nil {
-				return err
+			if r.request, err = r.args.request(r.m, r.env, mover.Restore); err != nil {
+				return fmt.Errorf("pvc %s comes from the location: %w", v.claim(), err)
 			}
 		}
 	}
