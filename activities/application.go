@@ -246,14 +246,7 @@ func freezesIn(bp *blueprints.Blueprint) bool {
 
 // phases are those of the application's plan.
 func (a *assembly) phases(objects []unstructured.Unstructured) []plan.Phase {
-	req := a.in.Request
-	call := func(name, fn string, args plan.Values, needs ...string) plan.Phase {
-		ph := plan.Phase{Name: name, Func: fn, Args: args, Shown: args, Needs: needs, Retry: plan.Retry{MaxAttempts: 3, Backoff: plan.Duration(time.Second)}}
-		if f, ok := a.e.functions[fn]; ok {
-			ph.Timeout, ph.Idempotent, ph.Reattach = plan.Duration(f.Timeout), f.Idempotent || f.ReadOnly, f.Reattach
-		}
-		return ph
-	}
+	req, call := a.in.Request, a.e.step
 	phases := []plan.Phase{call("manifests", "CaptureManifests", plan.Values{"namespace": req.Namespace, "selector": req.Selector})}
 	together := plan.Phase{Name: "together", Needs: []string{"manifests"}, Together: &plan.Together{Members: a.group}}
 	claims := a.loose(objects)
@@ -281,11 +274,10 @@ func (a *assembly) phases(objects []unstructured.Unstructured) []plan.Phase {
 		return phases
 	}
 	volumes = "{{ toJson .Phases.ready.Output.volumes }}"
-	parallel := req.Parallel
-	if parallel == 0 {
-		parallel = parallelExports
+	export := call("export", "ExportVolumes", plan.Values{"volumes": volumes}, "ready")
+	if req.Parallel > 0 {
+		export.Args["parallel"] = int64(req.Parallel)
 	}
-	export := call("export", "ExportVolumes", plan.Values{"volumes": volumes, "parallel": int64(parallel)}, "ready")
 	export.Retry.MaxAttempts = movedAgain
 	undo := call("export.compensate", "DeleteExports", plan.Values{"volumes": volumes, "leave": true})
 	export.Compensate = &undo
@@ -296,14 +288,18 @@ func (a *assembly) phases(objects []unstructured.Unstructured) []plan.Phase {
 	return phases
 }
 
-const (
-	// parallelExports is how many volumes are copied at once: one mover keeps
-	// a core busy, and a store's connection seldom more than two.
-	parallelExports = 2
-	// movedAgain is how often moving data is tried: each try goes on near
-	// where the one before it ended.
-	movedAgain = 10
-)
+// movedAgain is how often moving data is tried: each try goes on near where the
+// one before it ended.
+const movedAgain = 10
+
+// step is a phase of the plan of an application, which no blueprint has.
+func (e *Engine) step(name, fn string, args plan.Values, needs ...string) plan.Phase {
+	ph := plan.Phase{Name: name, Func: fn, Args: args, Shown: args, Needs: needs, Retry: plan.Retry{MaxAttempts: 3, Backoff: plan.Duration(time.Second)}}
+	if f, ok := e.functions[fn]; ok {
+		ph.Timeout, ph.Idempotent, ph.Reattach = plan.Duration(f.Timeout), f.Idempotent || f.ReadOnly, f.Reattach
+	}
+	return ph
+}
 
 // loose are the claims that no member captures.
 func (a *assembly) loose(objects []unstructured.Unstructured) []string {

@@ -127,14 +127,6 @@ func (r *restoring) approval() *plan.Approval {
 	return &a
 }
 
-func (r *restoring) call(name, fn string, args plan.Values, needs ...string) plan.Phase {
-	ph := plan.Phase{Name: name, Func: fn, Args: args, Shown: args, Needs: needs, Retry: plan.Retry{MaxAttempts: 3, Backoff: plan.Duration(time.Second)}}
-	if f, ok := r.e.functions[fn]; ok {
-		ph.Timeout, ph.Idempotent, ph.Reattach = plan.Duration(f.Timeout), f.Idempotent || f.ReadOnly, f.Reattach
-	}
-	return ph
-}
-
 func (r *restoring) phases() ([]plan.Phase, error) {
 	req := r.in.Request
 	var phases []plan.Phase
@@ -149,8 +141,8 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 		return nil, err
 	}
 	if !r.exists {
-		ph := r.call("namespace", "CreateNamespace", plan.Values{"name": r.into, "file": filepath.Join(r.rp.Directory, manifests.File)})
-		undo := r.call("namespace.compensate", "DeleteNamespace", plan.Values{"name": r.into})
+		ph := r.e.step("namespace", "CreateNamespace", plan.Values{"name": r.into, "file": filepath.Join(r.rp.Directory, manifests.File)})
+		undo := r.e.step("namespace.compensate", "DeleteNamespace", plan.Values{"name": r.into})
 		ph.Compensate = &undo
 		then(ph)
 	}
@@ -160,10 +152,10 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 	// All of them at once, and the volumes only when none of their pods is left.
 	var down []string
 	for _, w := range r.running {
-		ph := r.call("scaleDown-"+strings.ToLower(w.Kind)+"-"+w.Name, "ScaleWorkload", plan.Values{
+		ph := r.e.step("scaleDown-"+strings.ToLower(w.Kind)+"-"+w.Name, "ScaleWorkload", plan.Values{
 			"kind": strings.ToLower(w.Kind), "name": w.Name, "namespace": r.into, "replicas": int64(0),
 		}, last...)
-		up := r.call(ph.Name+".compensate", "ScaleWorkload", plan.Values{
+		up := r.e.step(ph.Name+".compensate", "ScaleWorkload", plan.Values{
 			"kind": strings.ToLower(w.Kind), "name": w.Name, "namespace": r.into, "replicas": w.Replicas, "waitForReady": false,
 		})
 		ph.Compensate = &up
@@ -176,7 +168,7 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 	replaced := false
 	if volumes := r.volumes(); len(volumes) > 0 {
 		replaced = true
-		ph := r.call("volumes", "RestoreVolumes", plan.Values{
+		ph := r.e.step("volumes", "RestoreVolumes", plan.Values{
 			"volumes": volumes, "namespace": r.into, "replace": true, "storageClass": classes(req.StorageClasses), "fromLocation": req.FromLocation,
 		})
 		if req.Parallel > 0 {
@@ -185,18 +177,18 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 		if r.profile() != nil {
 			ph.Retry.MaxAttempts = movedAgain
 		}
-		back := r.call("volumes.compensate", "ReturnVolumes", plan.Values{"namespace": r.into})
+		back := r.e.step("volumes.compensate", "ReturnVolumes", plan.Values{"namespace": r.into})
 		ph.Compensate = &back
 		then(ph)
 	}
-	apply := r.call("manifests", "ApplyManifests", plan.Values{
+	apply := r.e.step("manifests", "ApplyManifests", plan.Values{
 		"file": filepath.Join(r.rp.Directory, manifests.File), "namespace": r.into,
 		"storageClasses": stringsOf(req.StorageClasses), "images": stringsOf(req.Images), "transforms": transforms(req.Transforms),
 	})
-	revert := r.call("manifests.compensate", "RevertManifests", plan.Values{"namespace": r.into})
+	revert := r.e.step("manifests.compensate", "RevertManifests", plan.Values{"namespace": r.into})
 	apply.Compensate = &revert
 	then(apply)
-	ready := r.call("ready", "WaitWorkloads", plan.Values{"file": filepath.Join(r.rp.Directory, manifests.File), "namespace": r.into})
+	ready := r.e.step("ready", "WaitWorkloads", plan.Values{"file": filepath.Join(r.rp.Directory, manifests.File), "namespace": r.into})
 	if req.ReadyTimeout > 0 {
 		ready.Timeout = req.ReadyTimeout
 	}
@@ -210,7 +202,7 @@ func (r *restoring) phases() ([]plan.Phase, error) {
 		}
 	}
 	if replaced {
-		then(r.call("drop", "DropReplacedVolumes", plan.Values{"replaced": "{{ toJson .Phases.volumes.Output.replaced }}"}))
+		then(r.e.step("drop", "DropReplacedVolumes", plan.Values{"replaced": "{{ toJson .Phases.volumes.Output.replaced }}"}))
 	}
 	return phases, nil
 }
@@ -373,9 +365,9 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 		then(plan.Phase{Name: "deleteActions", Together: &plan.Together{Members: members}})
 	}
 	if volumes := r.volumes(); len(volumes) > 0 {
-		then(r.call("snapshots", "DeleteSnapshots", plan.Values{"volumes": volumes}))
+		then(r.e.step("snapshots", "DeleteSnapshots", plan.Values{"volumes": volumes}))
 		if profile != nil {
-			then(r.call("exports", "DeleteExports", plan.Values{"volumes": volumes}))
+			then(r.e.step("exports", "DeleteExports", plan.Values{"volumes": volumes}))
 		}
 	}
 	files := []any{filepath.Join(rp.Directory, manifests.File), filepath.Join(rp.Directory, manifests.SecretsFile), filepath.Join(rp.Directory, "members")}
@@ -386,7 +378,7 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 	for _, f := range kept {
 		files = append(files, f)
 	}
-	then(r.call("files", "DeletePath", plan.Values{"paths": files}))
+	then(r.e.step("files", "DeletePath", plan.Values{"paths": files}))
 	p := &plan.Plan{
 		Blueprint: "application", Action: actionDelete, Target: rp.Target, Phases: phases,
 		Scope: plan.Scope{

@@ -163,13 +163,13 @@ func prepareExport(c *cluster.Cluster, m *movers.Movers, env *function.Env, a ex
 
 func (x *export) run(ctx context.Context) error {
 	err := inParallel(x.env, x.args.Parallel, len(x.volumes), func(i int) string { return x.volumes[i].claim().String() },
-		func(i int, done *Export) (err error) {
+		func(i int, done *Export) (_ *Export, err error) {
 			if done == nil {
 				done, err = x.save(ctx, i)
 			}
 			x.volumes[i].Export = done
-			return err
-		}, func(i int) *Export { return x.volumes[i].Export })
+			return done, err
+		})
 	some := slices.ContainsFunc(x.volumes, func(v Volume) bool { return v.Export != nil })
 	if err != nil && some && fault.Of(err) == fault.User {
 		// A person's mistake has no effect, and is owed no compensation; this had.
@@ -181,7 +181,7 @@ func (x *export) run(ctx context.Context) error {
 // inParallel makes some calls of one, a few at a time. What each came to is
 // remembered, by name, for an attempt after this one, which is given it. The
 // error has that of each.
-func inParallel[T any](env *function.Env, atOnce, n int, name func(i int) string, one func(i int, done *T) error, result func(i int) *T) error {
+func inParallel[T any](env *function.Env, atOnce, n int, name func(i int) string, one func(i int, done *T) (*T, error)) error {
 	done := map[string]*T{}
 	if env.Recalled != "" {
 		_ = json.Unmarshal([]byte(env.Recalled), &done) // of another release: nothing is done yet
@@ -197,14 +197,14 @@ func inParallel[T any](env *function.Env, atOnce, n int, name func(i int) string
 			mu.Lock()
 			had := done[name(i)]
 			mu.Unlock()
-			err := one(i, had)
+			came, err := one(i, had)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				errs = append(errs, fmt.Errorf("pvc %s: %w", name(i), err))
 				return
 			}
-			done[name(i)] = result(i)
+			done[name(i)] = came
 			if b, err := json.Marshal(done); err == nil && env.Remember != nil {
 				env.Remember(string(b))
 			}

@@ -68,18 +68,18 @@ func TestWhatIsDoneIsRememberedForTheNextAttempt(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	run := func(fails string) (called []string, results []*string, err error) {
 		results = make([]*string, len(names))
-		err = inParallel(&env.Env, 1, len(names), func(i int) string { return names[i] }, func(i int, done *string) error {
+		err = inParallel(&env.Env, 1, len(names), func(i int) string { return names[i] }, func(i int, done *string) (*string, error) {
 			if done == nil {
 				called = append(called, names[i])
 				if names[i] == fails {
-					return fault.New(fault.Transient, "the mover was killed")
+					return nil, fault.New(fault.Transient, "the mover was killed")
 				}
 				text := "did " + names[i]
 				done = &text
 			}
 			results[i] = done
-			return nil
-		}, func(i int) *string { return results[i] })
+			return done, nil
+		})
 		return called, results, err
 	}
 	called, _, err := run("b")

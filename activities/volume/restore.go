@@ -401,13 +401,13 @@ func (r *restore) fill(ctx context.Context) error {
 	}
 	pod := movers.Pod{Image: r.args.Image, Args: r.args.Args}
 	err := inParallel(r.env, r.args.Parallel, len(filled), func(i int) string { return filled[i].spec.at.String() },
-		func(i int, done *types.UID) error {
+		func(i int, done *types.UID) (*types.UID, error) {
 			t := filled[i]
 			if done != nil && *done == t.isNew.UID {
-				return nil // by an attempt before this one
+				return done, nil // by an attempt before this one
 			}
-			return t.volume.Export.restore(ctx, r.m, r.env, i, t.spec.at, *r.request, pod)
-		}, func(i int) *types.UID { return &filled[i].isNew.UID })
+			return &t.isNew.UID, t.volume.Export.restore(ctx, r.m, r.env, i, t.spec.at, *r.request, pod)
+		})
 	if err != nil {
 		return err
 	}
