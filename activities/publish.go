@@ -36,12 +36,17 @@ func (e *Engine) opened(ctx context.Context, open func() (location.Store, error)
 	return use(s, func(text string) { e.log.Debug(text, "location", s.String()) })
 }
 
+// passphrase is the worker's secretsKey.
+func (e *Engine) passphrase() (string, error) {
+	if e.cfg.Key == nil {
+		return "", fault.New(fault.Permanent, "restore points in a location are sealed with the worker's secretsKey, and this worker has none")
+	}
+	return e.cfg.Key()
+}
+
 // key is that by which restore points are sealed.
 func (e *Engine) key() (points.Key, error) {
-	if e.cfg.Key == nil {
-		return nil, fault.New(fault.Permanent, "restore points in a location are sealed with the worker's secretsKey, and this worker has none")
-	}
-	passphrase, err := e.cfg.Key()
+	passphrase, err := e.passphrase()
 	if err != nil {
 		return nil, err
 	}

@@ -325,7 +325,7 @@ func profileOf(member *plan.RestorePoint, application *plan.Reference) *plan.Ref
 // has one of its own: to delete it.
 func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*plan.Plan, error) {
 	req := in.Request
-	if req.Action != actionDelete {
+	if req.Action != plan.ActionDelete {
 		return nil, fault.New(fault.User, "restore point %s is of the application %s: restore it with: thaw restore %s; delete it with: thaw run application.delete --from %s", rp.ID, rp.Application.Namespace, rp.ID, rp.ID)
 	}
 	r := &restoring{e: e, rp: rp, app: rp.Application}
@@ -354,9 +354,9 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 		if err := bad.Err(); err != nil {
 			return nil, fault.New(fault.User, "%s: %w", m.Name, err)
 		}
-		if _, ok := bp.Action(actionDelete); ok {
+		if _, ok := bp.Action(plan.ActionDelete); ok {
 			members = append(members, plan.Member{Name: m.Name + "-delete", Request: plan.Request{
-				Blueprint: of.Blueprint, BlueprintText: of.BlueprintText, Action: actionDelete, From: of.Directory, Target: of.Target, Options: of.Options, NoApproval: true,
+				Blueprint: of.Blueprint, BlueprintText: of.BlueprintText, Action: plan.ActionDelete, From: of.Directory, Target: of.Target, Options: of.Options, NoApproval: true,
 				Profile: profileOf(of, profile),
 			}})
 		}
@@ -380,7 +380,7 @@ func (e *Engine) planOfApplication(in plan.PlanInput, rp *plan.RestorePoint) (*p
 	}
 	then(r.e.step("files", "DeletePath", plan.Values{"paths": files}))
 	p := &plan.Plan{
-		Blueprint: "application", Action: actionDelete, Target: rp.Target, Phases: phases,
+		Blueprint: "application", Action: plan.ActionDelete, Target: rp.Target, Phases: phases,
 		Scope: plan.Scope{
 			Target: rp.Target, RestorePoint: plan.RestorePointRef{ID: rp.ID, Directory: rp.Directory, Consistent: rp.Consistent, Profile: profile}, Profile: profile,
 			Time: in.Time.UTC().Format(time.RFC3339Nano), Options: plan.Values{},

@@ -303,7 +303,7 @@ func (e *Engine) due(ctx context.Context, s location.Store, in plan.DeletionInpu
 // blueprint that made it.
 func (e *Engine) deletion(rp *plan.RestorePoint, in plan.DeletionInput, out *plan.Deletion) {
 	by := &plan.Request{
-		Blueprint: rp.Blueprint, BlueprintText: rp.BlueprintText, Action: actionDelete, From: rp.ID, Target: rp.Target, Options: rp.Options,
+		Blueprint: rp.Blueprint, BlueprintText: rp.BlueprintText, Action: plan.ActionDelete, From: rp.ID, Target: rp.Target, Options: rp.Options,
 		Profile: in.Request.Profile, Location: in.Request.Location, NoApproval: true, RequestedBy: in.Request.RequestedBy,
 	}
 	if in.Request.Profile == nil { // that of this worker, whoever does it
@@ -319,7 +319,7 @@ func (e *Engine) deletion(rp *plan.RestorePoint, in plan.DeletionInput, out *pla
 		out.Problem = "the blueprint in its record is not read by this release: " + e.redact.Text(err.Error())
 		return
 	}
-	action, ok := bp.Action(actionDelete)
+	action, ok := bp.Action(plan.ActionDelete)
 	switch {
 	case ok && action.Approval != nil && !action.Approval.Optional:
 		out.Problem = fmt.Sprintf("its delete action asks for an approval: run it by hand: thaw run %s.delete --from %s", rp.Blueprint, rp.ID)
@@ -349,7 +349,7 @@ func (e *Engine) Maintain(ctx context.Context, in plan.RetireInput) (all []plan.
 		if e.cfg.Key == nil {
 			return fault.New(fault.Permanent, "this worker has no secretsKey")
 		}
-		passphrase, err := e.cfg.Key()
+		passphrase, err := e.passphrase()
 		if err != nil {
 			return err
 		}

@@ -12,10 +12,6 @@ import (
 	"thaw/blueprints/render"
 )
 
-// actionDelete is the action that deletes what a backup left, by the convention
-// of Kanister and K10.
-const actionDelete = "delete"
-
 // resolve puts into the plan what its templates see of a target in a cluster.
 func (e *Engine) resolve(ctx context.Context, p *plan.Plan) error {
 	t := p.Scope.Target
@@ -24,7 +20,7 @@ func (e *Engine) resolve(ctx context.Context, p *plan.Plan) error {
 	}
 	ref := reference(t)
 	o, err := e.cfg.Cluster.Get(ctx, ref, nil)
-	if apierrors.IsNotFound(err) && p.Action == actionDelete {
+	if apierrors.IsNotFound(err) && p.Action == plan.ActionDelete {
 		// What a backup left elsewhere outlives what it is a backup of, and is
 		// deleted all the same.
 		p.Warnings = append(p.Warnings, fmt.Sprintf("target %s is not there any more: templates see its name alone", t.Key()))

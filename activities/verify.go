@@ -23,22 +23,18 @@ func (e *Engine) Verify(ctx context.Context, in plan.VerifyInput) (*plan.VerifyR
 }
 
 func (e *Engine) verify(ctx context.Context, s location.Store, in plan.VerifyInput, note func(string)) (*plan.VerifyReport, error) {
-	share, err := plan.ParseShare(in.Request.Sample)
+	sample, err := points.SampleOf(in.Request.Sample, in.Time)
 	if err != nil {
 		return nil, fault.New(fault.User, "sample %w", err)
 	}
 	if in.Request.Last < 0 {
 		return nil, fault.New(fault.User, "last %d: want a number of restore points, or none for all", in.Request.Last)
 	}
-	var sample *points.Sample
-	if in.Request.Sample != "" {
-		sample = &points.Sample{Share: share, Day: in.Time}
-	}
-	key, err := e.key()
+	passphrase, err := e.passphrase()
 	if err != nil {
 		return nil, err
 	}
-	passphrase, err := e.cfg.Key()
+	key, err := points.NewKey(passphrase)
 	if err != nil {
 		return nil, err
 	}

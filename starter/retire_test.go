@@ -13,23 +13,6 @@ import (
 	"thaw/internal/points"
 )
 
-func TestASampleIsAPercentage(t *testing.T) {
-	day := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
-	for text, share := range map[string]float64{"5%": 0.05, "100%": 1, "0.5%": 0.005} {
-		s, err := sampleOf(text, day)
-		require.NoError(t, err)
-		require.InDelta(t, share, s.Share, 1e-9)
-		require.Equal(t, day, s.Day)
-	}
-	for _, text := range []string{"5", "0%", "-1%", "101%", "NaN%", "all"} {
-		_, err := sampleOf(text, day)
-		require.ErrorContains(t, err, "want a percentage")
-	}
-	s, err := sampleOf("", day)
-	require.NoError(t, err)
-	require.Nil(t, s)
-}
-
 func TestOnlyAYesIsAYes(t *testing.T) {
 	for answer, ok := range map[string]bool{"y\n": true, "Yes\n": true, "y": true, "": false, "n\n": false, "\n": false, "yesterday\n": false} {
 		cmd := &cobra.Command{}

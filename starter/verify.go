@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"thaw/blueprints/plan"
 	store "thaw/internal/location"
 	"thaw/internal/points"
 )
@@ -36,9 +35,9 @@ nothing, but what it finds is found early.`,
 			case all == (len(ids) > 0):
 				return usagef("say which: RESTOREPOINT..., or --all")
 			}
-			part, err := sampleOf(sample, time.Now())
+			part, err := points.SampleOf(sample, time.Now())
 			if err != nil {
-				return err
+				return usagef("--sample %v", err)
 			}
 			return p.open(cmd, func(s store.Store, key points.Key) error {
 				if all {
@@ -57,17 +56,6 @@ nothing, but what it finds is found early.`,
 	cmd.Flags().BoolVar(&all, "all", false, "all that are in the location, the newest first")
 	cmd.Flags().StringVar(&sample, "sample", "", "read no more than a share of the bytes, such as 5%")
 	return cmd
-}
-
-func sampleOf(text string, day time.Time) (*points.Sample, error) {
-	if text == "" {
-		return nil, nil //nolint:nilnil // all of it
-	}
-	share, err := plan.ParseShare(text)
-	if err != nil {
-		return nil, usagef("--sample %v", err)
-	}
-	return &points.Sample{Share: share, Day: day}, nil
 }
 
 func verify(cmd *cobra.Command, s store.Store, ids []string, key points.Key, passphrase string, sample *points.Sample) error {

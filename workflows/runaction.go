@@ -58,10 +58,6 @@ type action struct {
 	artifacts    map[string]plan.Artifact
 }
 
-// actionDelete is the action that deletes a restore point, by the convention
-// of Kanister and K10.
-const actionDelete = "delete"
-
 // undo is a compensation that is owed once its phase was started.
 type undo struct {
 	of   string
@@ -139,7 +135,7 @@ func (a *action) fetch(ctx workflow.Context) error {
 		return nil
 	}
 	ctx = workflow.WithActivityOptions(ctx, moving(a.req.Target, "fetch "+a.req.From))
-	return workflow.ExecuteActivity(ctx, plan.ActivityFetch, plan.FetchInput{From: a.req.From, Location: a.req.Location, Profile: *a.req.Profile, Records: a.req.Action == actionDelete}).Get(ctx, nil)
+	return workflow.ExecuteActivity(ctx, plan.ActivityFetch, plan.FetchInput{From: a.req.From, Location: a.req.Location, Profile: *a.req.Profile, Records: a.req.Action == plan.ActionDelete}).Get(ctx, nil)
 }
 
 // makePlan asks a worker that serves the target for the plan, and takes in
@@ -195,7 +191,7 @@ func (a *action) outcome() *plan.Outcome {
 // worker. An action without output artifacts leaves none; one that deleted a
 // restore point's data takes its record away, so that nobody counts on it.
 func (a *action) record(ctx workflow.Context) error {
-	if a.plan.Action == actionDelete && a.req.From != "" {
+	if a.plan.Action == plan.ActionDelete && a.req.From != "" {
 		if a.plan.Scope.RestorePoint.Profile != nil {
 			out := workflow.WithActivityOptions(ctx, moving(a.plan.Target, "unpublish "+a.plan.Scope.RestorePoint.ID))
 			if err := workflow.ExecuteActivity(out, plan.ActivityUnpublish, a.plan.Scope.RestorePoint).Get(ctx, nil); err != nil {

@@ -171,6 +171,10 @@ const (
 	PhaseSkipped = "skipped"
 )
 
+// ActionDelete is the action that deletes a restore point, by the convention of
+// Kanister and K10.
+const ActionDelete = "delete"
+
 // OutputLeft is the output of a compensation that lists what it could not undo,
 // and nobody can by trying again: it is a person's, and named in the failure.
 const OutputLeft = "left"

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -38,18 +36,6 @@ func (r *VerifyRequest) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("input of VerifyRestorePoints: %w", err)
 	}
 	return nil
-}
-
-// ParseShare reads a share such as 5%; an empty text is all of it.
-func ParseShare(text string) (float64, error) {
-	if text == "" {
-		return 1, nil
-	}
-	share, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
-	if err != nil || !strings.HasSuffix(text, "%") || !(share > 0 && share <= 100) {
-		return 0, fmt.Errorf("%q: want a percentage above 0, such as 5%%", text)
-	}
-	return share / 100, nil
 }
 
 // VerifyInput asks a worker to verify.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"thaw/blueprints/fault"
@@ -24,6 +26,19 @@ type Sample struct {
 	// Day it is of: the same day reads the same files again, and another day
 	// others.
 	Day time.Time
+}
+
+// SampleOf reads a share of the bytes, such as 5%. Nil, where the text is empty:
+// all of them.
+func SampleOf(text string, day time.Time) (*Sample, error) {
+	if text == "" {
+		return nil, nil
+	}
+	share, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || !strings.HasSuffix(text, "%") || !(share > 0 && share <= 100) {
+		return nil, fmt.Errorf("%q: want a percentage above 0, such as 5%%", text)
+	}
+	return &Sample{Share: share / 100, Day: day}, nil
 }
 
 // Checked is what a verification found of one restore point.

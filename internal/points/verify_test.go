@@ -85,3 +85,20 @@ func TestALocationThatIsAwayIsNotCalledDamaged(t *testing.T) {
 	require.Error(t, err)
 	require.Empty(t, list)
 }
+
+func TestASampleIsAPercentage(t *testing.T) {
+	day := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	for text, share := range map[string]float64{"5%": 0.05, "100%": 1, "0.5%": 0.005} {
+		s, err := SampleOf(text, day)
+		require.NoError(t, err)
+		require.InDelta(t, share, s.Share, 1e-9)
+		require.Equal(t, day, s.Day)
+	}
+	for _, text := range []string{"5", "0%", "-1%", "101%", "NaN%", "all"} {
+		_, err := SampleOf(text, day)
+		require.ErrorContains(t, err, "want a percentage")
+	}
+	s, err := SampleOf("", day)
+	require.NoError(t, err)
+	require.Nil(t, s)
+}
