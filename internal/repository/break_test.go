@@ -136,6 +136,20 @@ func (d *deed) made(t *testing.T, p templates.Profile, prefix string) *shop {
 	return s
 }
 
+// goesOn is the deed with a network that is cut in the middle of it, until mend:
+// the call that runs ends well.
+func (d *deed) goesOn(t *testing.T, server *teststore.Server, s *shop, after int64, mend func()) {
+	r := s.again(t, time.Minute)
+	cuts := server.Line.Cuts()
+	server.Line.CutAfter(after)
+	done := make(chan error, 1)
+	go func() { done <- d.do(t, s, r) }()
+	require.Eventually(t, func() bool { return server.Line.Cuts() > cuts }, time.Minute, 10*time.Millisecond)
+	mend()
+	require.NoError(t, <-done, "after %d bytes", after)
+	s.back(t, d.after...)
+}
+
 func TestACutInTheMiddle(t *testing.T) {
 	for _, store := range distant {
 		t.Run(store.name, func(t *testing.T) {
@@ -164,15 +178,7 @@ func TestACutInTheMiddle(t *testing.T) {
 					server := store.start(t)
 					for i, after := range d.cuts {
 						s := d.made(t, server.Profile, fmt.Sprintf("goes-on/%d", i))
-						r := s.again(t, time.Minute)
-						cuts := server.Line.Cuts()
-						server.Line.CutAfter(after)
-						done := make(chan error, 1)
-						go func() { done <- d.do(t, s, r) }()
-						require.Eventually(t, func() bool { return server.Line.Cuts() > cuts }, time.Minute, 10*time.Millisecond)
-						server.Line.Mend()
-						require.NoError(t, <-done, "after %d bytes", after)
-						s.back(t, d.after...)
+						d.goesOn(t, server, s, after, server.Line.Mend)
 					}
 				})
 			}
@@ -194,17 +200,11 @@ func TestAStoreThatIsKilledInTheMiddle(t *testing.T) {
 					server := store.start(t)
 					for i, after := range d.cuts {
 						s := d.made(t, server.Profile, fmt.Sprintf("killed/%d", i))
-						r := s.again(t, time.Minute)
-						cuts := server.Line.Cuts()
-						server.Line.CutAfter(after)
-						done := make(chan error, 1)
-						go func() { done <- d.do(t, s, r) }()
-						require.Eventually(t, func() bool { return server.Line.Cuts() > cuts }, time.Minute, 10*time.Millisecond)
-						server.Kill()
-						server.Line.Mend() // nobody is at its other end
-						server.Start()
-						require.NoError(t, <-done, "after %d bytes", after)
-						s.back(t, d.after...)
+						d.goesOn(t, server, s, after, func() {
+							server.Kill()
+							server.Line.Mend() // nobody is at its other end
+							server.Start()
+						})
 					}
 				})
 			}

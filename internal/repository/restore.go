@@ -103,12 +103,18 @@ func (r *Repository) Restore(ctx context.Context, id, target string, o RestoreOp
 	return p, nil
 }
 
-func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOptions) (p Progress, err error) {
+// root is what a snapshot is of.
+func (r *Repository) root(ctx context.Context, id string) (*snapshot.Manifest, kopiafs.Entry, error) {
 	m, err := r.find(ctx, id, "")
 	if err != nil {
-		return p, err
+		return nil, nil, err
 	}
 	root, err := snapshotfs.SnapshotRoot(r.rep, m)
+	return m, root, err
+}
+
+func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOptions) (p Progress, err error) {
+	m, root, err := r.root(ctx, id)
 	if err != nil {
 		return p, err
 	}

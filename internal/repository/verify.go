@@ -13,7 +13,6 @@ import (
 	kopiafs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/object"
-	"github.com/kopia/kopia/snapshot/snapshotfs"
 
 	"thaw/blueprints/fault"
 )
@@ -41,11 +40,7 @@ func (r *Repository) Verify(ctx context.Context, id string, percent float64) (Pr
 }
 
 func (r *Repository) verify(ctx context.Context, id string, percent float64) (p Progress, err error) {
-	m, err := r.find(ctx, id, "")
-	if err != nil {
-		return p, err
-	}
-	root, err := snapshotfs.SnapshotRoot(r.rep, m)
+	m, root, err := r.root(ctx, id)
 	if err != nil {
 		return p, err
 	}
