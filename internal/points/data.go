@@ -59,30 +59,44 @@ func Snapshots(rp *plan.RestorePoint) (all []Snapshot) {
 	return all
 }
 
-// VerifyData reads back that share of the data of a restore point's volumes,
-// and says all that is wrong with it. passphrase is that of the repositories.
-// It returns how many bytes it read.
-func VerifyData(ctx context.Context, s location.Store, rp *plan.RestorePoint, passphrase string, share float64, note func(string)) (read int64, err error) {
-	opened := map[string]*repository.Repository{}
-	defer func() {
-		for _, r := range opened {
-			err = errors.Join(err, r.Close(ctx))
-		}
-	}()
+// repositories of a location, each opened once, whose snapshots are read back.
+type repositories struct {
+	s          location.Store
+	passphrase string
+	opened     map[string]*repository.Repository
+}
+
+func (r *repositories) close(ctx context.Context) (err error) {
+	for _, o := range r.opened {
+		err = errors.Join(err, o.Close(ctx))
+	}
+	return err
+}
+
+func (r *repositories) open(ctx context.Context, path string) (*repository.Repository, error) {
+	if o := r.opened[path]; o != nil {
+		return o, nil
+	}
+	o, err := repository.Open(ctx, r.s, repository.Options{Prefix: path, Passphrase: r.passphrase})
+	if err == nil {
+		r.opened[path] = o
+	}
+	return o, err
+}
+
+// verify reads back that share of the data of a restore point's volumes, and
+// says all that is wrong with it. It returns how many bytes it read.
+func (r *repositories) verify(ctx context.Context, rp *plan.RestorePoint, share float64, note func(string)) (read int64, err error) {
 	var wrong []error
 	for _, of := range Snapshots(rp) {
-		r := opened[of.Repository]
-		if r == nil {
-			if r, err = repository.Open(ctx, s, repository.Options{Prefix: of.Repository, Passphrase: passphrase}); err != nil {
-				if away(ctx, err) || errors.Is(err, repository.ErrPassphrase) {
-					return read, err
-				}
-				wrong = append(wrong, fmt.Errorf("volume %s: %w", of.Volume, err))
-				continue
-			}
-			opened[of.Repository] = r
+		o, err := r.open(ctx, of.Repository)
+		if errors.Is(err, repository.ErrPassphrase) {
+			return read, err
 		}
-		p, err := r.Verify(ctx, of.ID, 100*share)
+		var p repository.Progress
+		if err == nil {
+			p, err = o.Verify(ctx, of.ID, 100*share)
+		}
 		read += p.Bytes
 		switch {
 		case err == nil:

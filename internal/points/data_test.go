@@ -34,13 +34,19 @@ func TestTheDataOfVolumesIsReadBack(t *testing.T) {
 		"volumes": `[{"pvc":"data","namespace":"shop","export":{"repository":"volumes/shop","snapshot":"` + saved.ID + `"}}]`, "version": "[15",
 	}}}}
 	want := []Snapshot{{"shop/data", "volumes/shop", saved.ID}}
+	verify := func(rp *plan.RestorePoint, passphrase string, share float64) (int64, error) {
+		all := &repositories{s, passphrase, map[string]*repository.Repository{}}
+		n, err := all.verify(t.Context(), rp, share, quiet)
+		require.NoError(t, all.close(context.Background()))
+		return n, err
+	}
 	for _, rp := range []*plan.RestorePoint{of, artifact} {
 		require.Equal(t, want, Snapshots(rp))
-		n, err := VerifyData(t.Context(), s, rp, "secret", 1, quiet)
+		n, err := verify(rp, "secret", 1)
 		require.NoError(t, err)
 		require.EqualValues(t, 1<<20, n)
 	}
-	_, err = VerifyData(t.Context(), s, of, "another", 1, quiet)
+	_, err = verify(of, "another", 1)
 	require.ErrorIs(t, err, repository.ErrPassphrase)
 
 	packs, err := filepath.Glob(filepath.Join(profile.Location.Bucket, "volumes/shop/p*"))
@@ -49,7 +55,7 @@ func TestTheDataOfVolumesIsReadBack(t *testing.T) {
 	for _, p := range packs {
 		require.NoError(t, os.Remove(p))
 	}
-	_, err = VerifyData(t.Context(), s, of, "secret", 0.01, quiet)
+	_, err = verify(of, "secret", 0.01)
 	require.Equal(t, fault.Permanent, fault.Of(err), "%v", err)
 	require.ErrorContains(t, err, "volume shop/data")
 	require.ErrorContains(t, err, "/rel")

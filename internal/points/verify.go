@@ -78,10 +78,12 @@ func (c *Checked) String() string {
 // and with the passphrase of their repositories the data of their volumes; it
 // says of each all that is wrong. Errors: those of a location that cannot be
 // read now.
-func Verify(ctx context.Context, s location.Store, ids []string, key Key, passphrase string, sample *Sample, note func(string)) ([]Checked, error) {
-	checked := make([]Checked, len(ids))
+func Verify(ctx context.Context, s location.Store, ids []string, key Key, passphrase string, sample *Sample, note func(string)) (checked []Checked, err error) {
+	checked = make([]Checked, len(ids))
 	wrong := make([][]error, len(ids))
 	records := make([]*plan.RestorePoint, len(ids))
+	data := &repositories{s, passphrase, map[string]*repository.Repository{}}
+	defer func() { err = errors.Join(err, data.close(ctx)) }()
 	share := 1.0
 	if sample != nil {
 		share = sample.Share
@@ -122,7 +124,7 @@ func Verify(ctx context.Context, s location.Store, ids []string, key Key, passph
 		c := &checked[i]
 		read := c.Volumes == 0
 		if c.Volumes > 0 && passphrase != "" {
-			n, err := VerifyData(ctx, s, records[i], passphrase, share, note)
+			n, err := data.verify(ctx, records[i], share, note)
 			if away(ctx, err) {
 				return nil, fmt.Errorf("verify restore point %q: %w", c.ID, err)
 			}
