@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"thaw/blueprints/fault"
+	"thaw/internal/keyfiles"
 )
 
 // The files of a restore point that hold an application's manifests: those that
@@ -132,23 +133,18 @@ func Read(file string) (*Set, error) {
 // Identity reads the key that decrypts secrets, or makes one where there is
 // none. Whoever loses it loses the Secrets of all restore points made with it.
 func Identity(file string) (*age.X25519Identity, error) {
-	text, err := os.ReadFile(file)
-	if err == nil {
-		for line := range strings.Lines(string(text)) {
-			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				id, err := age.ParseX25519Identity(line)
-				if err != nil {
-					return nil, fault.New(fault.User, "key %s: %w; want a line AGE-SECRET-KEY-1..., as age-keygen writes it", file, err)
-				}
-				return id, nil
-			}
-		}
-		return nil, fault.New(fault.User, "key %s: it holds no key; want a line AGE-SECRET-KEY-1..., as age-keygen writes it", file)
+	id, err := keyfiles.Identity(file)
+	var unread *fs.PathError
+	switch {
+	case err == nil:
+		return id, nil
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &unread):
+		return nil, fault.New(fault.Permanent, "key %w", err)
+	default:
+		return nil, fault.New(fault.User, "key %w", err)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.Permanent, "key %s: %w", file, err)
-	}
-	id, err := age.GenerateX25519Identity()
+	id, err = age.GenerateX25519Identity()
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", file, err)
 	}
