@@ -13,7 +13,7 @@ import (
 	"thaw/internal/location"
 )
 
-// A restore reads blocks of 128 KiB, mostly in the order in which they are in
+// A restore, or a verification, reads blocks of 128 KiB, mostly in the order in which they are in
 // their packs: a request for each would wait for the network eight times for
 // each MiB. So packs are read in windows, and the next one before it is asked
 // for. Larger windows read more that nobody wants, where a file's blocks are
@@ -48,8 +48,13 @@ type piece struct {
 	err  error
 }
 
-func newAhead(store location.Store, name func(blob.ID) string) *ahead {
-	return &ahead{store: store, name: name, sizes: map[blob.ID]int64{}, kept: map[place]*piece{}}
+// readAhead has packs read in windows until done is called, in the context that
+// it returns.
+func (b *blobs) readAhead(ctx context.Context) (reading context.Context, done func()) {
+	reading, drop := context.WithCancel(ctx)
+	a := &ahead{store: b.store, name: b.name, sizes: map[blob.ID]int64{}, kept: map[place]*piece{}}
+	b.ahead.Store(a)
+	return reading, func() { b.ahead.CompareAndSwap(a, nil); drop(); a.close() }
 }
 
 // of says whether a read is one for windows: of packs of files' blocks.

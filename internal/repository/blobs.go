@@ -25,7 +25,7 @@ type blobs struct {
 	prefix string // with a slash at its end
 	handle string
 	put    *atomic.Int64          // bytes written
-	ahead  *atomic.Pointer[ahead] // while something is restored
+	ahead  *atomic.Pointer[ahead] // while something is restored, or verified
 	kept   *kept
 	// patience bounds how long a call waits for a store that is away: a backup
 	// of hours does not fail over a network of minutes.

@@ -137,10 +137,8 @@ func (r *Repository) restore(ctx context.Context, id, target string, o RestoreOp
 	if err := out.Init(ctx); err != nil {
 		return p, err
 	}
-	reading, drop := context.WithCancel(ctx)
-	ahead := newAhead(r.blobs.store, r.blobs.name)
-	r.blobs.ahead.Store(ahead)
-	defer func() { r.blobs.ahead.CompareAndSwap(ahead, nil); drop(); ahead.close() }()
+	reading, done := r.blobs.readAhead(ctx)
+	defer done()
 	cancel := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { close(cancel) })
 	defer stop()

@@ -51,15 +51,17 @@ func (r *Repository) verify(ctx context.Context, id string, percent float64) (p 
 	}); err != nil {
 		return p, err
 	}
+	reading, done := r.blobs.readAhead(ctx)
+	defer done()
 	var all sync.WaitGroup
 	for range parallel {
 		all.Go(func() {
 			for f := range v.files {
-				v.note(f.path, v.file(ctx, f))
+				v.note(f.path, v.file(reading, f))
 			}
 		})
 	}
-	v.walk(ctx, root, "/")
+	v.walk(reading, root, "/")
 	close(v.files)
 	all.Wait()
 	p = Progress{Files: v.read.Files, Bytes: v.read.Bytes, Total: m.Stats.TotalFileSize}
