@@ -15,6 +15,7 @@ import (
 	"thaw/blueprints/library"
 	"thaw/blueprints/plan"
 	"thaw/blueprints/retention"
+	"thaw/internal/keyfiles"
 	"thaw/internal/location"
 	"thaw/internal/points"
 	"thaw/internal/repository"
@@ -33,20 +34,12 @@ func newVault(t *testing.T, more map[string]string, o teststore.S3Options) *vaul
 	e.cfg.Key = func() (string, error) { return "AGE-SECRET-KEY-1TEST", nil }
 	e.cfg.Secrets.Secrets = t.TempDir()
 	server := teststore.StartS3(t, o)
-	keys := map[string][]byte{}
-	for k, v := range map[string]string{
-		"type": "s3", "bucket": teststore.Bucket, "endpoint": server.Profile.Location.Endpoint, "accessKeyID": teststore.Key, "secretAccessKey": teststore.Secret,
-	} {
-		keys[k] = []byte(v)
-	}
+	dir := server.Folder(filepath.Join(e.cfg.Secrets.Secrets, "s3"), "")
 	for k, v := range more {
-		keys[k] = []byte(v)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, k), []byte(v), 0o600))
 	}
-	dir := filepath.Join(e.cfg.Secrets.Secrets, "s3")
-	require.NoError(t, os.Mkdir(dir, 0o700))
-	for k, v := range keys {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, k), v, 0o600))
-	}
+	keys, err := keyfiles.Read(dir)
+	require.NoError(t, err)
 	p, err := location.FromKeys(keys)
 	require.NoError(t, err)
 	s, err := location.Open(t.Context(), p)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -322,8 +321,7 @@ func (s *scene) thaw(args ...string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join("..", "..", "bin", "thaw"), args...)
-	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.server.Address)
+	cmd := s.server.Command(ctx, "thaw", args...)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -335,13 +333,5 @@ func (s *scene) thaw(args ...string) string {
 // with no cluster.
 func (s *scene) folder(store *teststore.Server) string {
 	s.t.Helper()
-	dir := filepath.Join(s.cfg.SecretsDir, "store")
-	require.NoError(s.t, os.MkdirAll(dir, 0o700))
-	for key, value := range map[string]string{
-		"type": "s3", "bucket": teststore.Bucket, "endpoint": store.Profile.Location.Endpoint, "prefix": "clusters/one",
-		"accessKeyID": teststore.Key, "secretAccessKey": teststore.Secret,
-	} {
-		require.NoError(s.t, os.WriteFile(filepath.Join(dir, key), []byte(value+"\n"), 0o600))
-	}
-	return dir
+	return store.Folder(filepath.Join(s.cfg.SecretsDir, "store"), "clusters/one")
 }

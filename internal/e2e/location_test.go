@@ -23,15 +23,8 @@ import (
 
 // folder writes a profile's secret, as docs/locations.md has it.
 func (s *scene) folder(store *teststore.Server) string {
-	dir := filepath.Join(s.cfg.SecretsDir, "store")
-	require.NoError(s.t, os.MkdirAll(dir, 0o700))
-	for key, value := range map[string]string{
-		"type": "s3", "bucket": teststore.Bucket, "endpoint": store.Profile.Location.Endpoint, "prefix": "clusters/one",
-		"accessKeyID": teststore.Key, "secretAccessKey": teststore.Secret,
-	} {
-		require.NoError(s.t, os.WriteFile(filepath.Join(dir, key), []byte(value+"\n"), 0o600))
-	}
-	return dir
+	s.t.Helper()
+	return store.Folder(filepath.Join(s.cfg.SecretsDir, "store"), "clusters/one")
 }
 
 // kept is a copy of the worker's key, which its operator has.

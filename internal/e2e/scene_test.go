@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,10 +71,8 @@ func (s *scene) target() string { return "sqlite:" + s.db.Path }
 func (s *scene) command(bin string, args ...string) (stdout, stderr string, err error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
-	path, err := filepath.Abs(filepath.Join("..", "..", "bin", bin))
-	require.NoError(s.t, err)
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.server.Address, "THAW_USER=ann")
+	cmd := s.server.Command(ctx, bin, args...)
+	cmd.Env = append(cmd.Env, "THAW_USER=ann")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()

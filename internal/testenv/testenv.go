@@ -108,6 +108,13 @@ func (s *Server) Restart() {
 	s.start(port, "0")
 }
 
+// Command is a program of bin/ that talks to the server.
+func (s *Server) Command(ctx context.Context, bin string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(root(), "bin", bin), args...)
+	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.Address)
+	return cmd
+}
+
 // Client dials the server.
 func (s *Server) Client() client.Client {
 	s.t.Helper()

@@ -84,6 +84,24 @@ func (s *Server) Unlock(name string, at time.Time) {
 	}
 }
 
+// Folder writes the profile of an S3 store as a secret's folder, as
+// docs/locations.md has it, and returns dir. prefix may be empty.
+func (s *Server) Folder(dir, prefix string) string {
+	s.t.Helper()
+	keys := map[string]string{"type": "s3", "bucket": Bucket, "endpoint": s.Profile.Location.Endpoint, "accessKeyID": Key, "secretAccessKey": Secret}
+	if prefix != "" {
+		keys["prefix"] = prefix
+	}
+	err := os.MkdirAll(dir, 0o700)
+	for name, value := range keys {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte(value+"\n"), 0o600))
+	}
+	if err != nil {
+		s.t.Fatalf("teststore: %v", err)
+	}
+	return dir
+}
+
 // S3Client is a plain client of an S3 store, past the line.
 func (s *Server) S3Client() *s3.Client {
 	return s3.New(s3.Options{
