@@ -38,10 +38,15 @@ type RetireRequest struct {
 // know: a misspelt filter would retire what it was to leave alone.
 func (r *RetireRequest) UnmarshalJSON(b []byte) error {
 	type plain RetireRequest
+	return strictly(b, (*plain)(r), "RetireRestorePoints")
+}
+
+// strictly decodes the input of a workflow, and refuses unknown fields.
+func strictly(b []byte, into any, workflow string) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode((*plain)(r)); err != nil {
-		return fmt.Errorf("input of RetireRestorePoints: %w", err)
+	if err := dec.Decode(into); err != nil {
+		return fmt.Errorf("input of %s: %w", workflow, err)
 	}
 	return nil
 }

@@ -1,11 +1,6 @@
 package plan
 
-import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"time"
-)
+import "time"
 
 // VerifyRequest is the input of VerifyRestorePoints: which restore points of a
 // location are read back, and how much of them.
@@ -30,12 +25,7 @@ type VerifyRequest struct {
 // know: a misspelt filter would verify something else.
 func (r *VerifyRequest) UnmarshalJSON(b []byte) error {
 	type plain VerifyRequest
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode((*plain)(r)); err != nil {
-		return fmt.Errorf("input of VerifyRestorePoints: %w", err)
-	}
-	return nil
+	return strictly(b, (*plain)(r), "VerifyRestorePoints")
 }
 
 // VerifyInput asks a worker to verify.
