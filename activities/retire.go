@@ -285,14 +285,10 @@ func (e *Engine) due(ctx context.Context, s location.Store, in plan.DeletionInpu
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.profile(ctx, *in.Request.Profile)
-	if err != nil {
-		return nil, err
-	}
 	// The entry was written last: when its lock has ended, so have the others'.
 	// Whether the store has a longer one is known when it refuses the deletion.
-	if span, err := time.ParseDuration(p.Location.LockFor); err == nil && p.Location.LockMode != "" {
-		if until := o.Modified.Add(span + time.Second); until.After(in.Time) {
+	if lock := s.Lock(); lock.Mode != "" {
+		if until := o.Modified.Add(lock.For + time.Second); until.After(in.Time) {
 			out.Locked = until
 		}
 	}
@@ -346,16 +342,17 @@ func (e *Engine) Maintain(ctx context.Context, in plan.RetireInput) (all []plan.
 		if err != nil || len(paths) == 0 {
 			return err
 		}
-		if e.cfg.Key == nil {
-			return fault.New(fault.Permanent, "this worker has no secretsKey")
-		}
 		passphrase, err := e.passphrase()
 		if err != nil {
 			return err
 		}
 		for _, path := range paths {
 			m := plan.Maintained{Path: path}
-			done, err := maintain(ctx, s, path, passphrase)
+			var done repository.Maintained
+			err := repository.With(ctx, s, repository.Options{Prefix: path, Passphrase: passphrase}, func(r *repository.Repository) (err error) {
+				done, err = r.Maintain(ctx)
+				return err
+			})
 			m.Freed, m.Locked = done.Freed, done.Locked
 			if !done.Until.IsZero() {
 				m.LockedUntil = &done.Until
@@ -377,13 +374,4 @@ func (e *Engine) Maintain(ctx context.Context, in plan.RetireInput) (all []plan.
 		return nil
 	})
 	return all, err
-}
-
-func maintain(ctx context.Context, s location.Store, path, passphrase string) (done repository.Maintained, err error) {
-	r, err := repository.Open(ctx, s, repository.Options{Prefix: path, Passphrase: passphrase})
-	if err != nil {
-		return done, err
-	}
-	defer func() { err = errors.Join(err, r.Close(ctx)) }()
-	return r.Maintain(ctx)
 }

@@ -128,18 +128,9 @@ func Path(p templates.Profile, artifact string) string {
 	return artifact
 }
 
-func (m *mover) open(ctx context.Context, at string, create bool) (*repository.Repository, error) {
-	return repository.Open(ctx, m.store, repository.Options{Prefix: Path(m.q.Profile, at), Passphrase: m.q.Passphrase, Create: create})
-}
-
 // with opens a repository, and closes it after use.
-func (m *mover) with(ctx context.Context, at string, create bool, use func(*repository.Repository) error) (err error) {
-	r, err := m.open(ctx, at, create)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close(ctx)) }()
-	return use(r)
+func (m *mover) with(ctx context.Context, at string, create bool, use func(*repository.Repository) error) error {
+	return repository.With(ctx, m.store, repository.Options{Prefix: Path(m.q.Profile, at), Passphrase: m.q.Passphrase, Create: create}, use)
 }
 
 func (m *mover) progress(what string) func(repository.Progress) {

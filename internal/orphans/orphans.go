@@ -317,7 +317,7 @@ func (f *finding) snapshots(ctx context.Context, s location.Store) error {
 			continue
 		}
 		var list []*repository.Snapshot
-		err := with(ctx, s, at, f.o.Passphrase, func(r *repository.Repository) (err error) {
+		err := repository.With(ctx, s, repository.Options{Prefix: at, Passphrase: f.o.Passphrase}, func(r *repository.Repository) (err error) {
 			list, err = r.List(ctx)
 			return err
 		})
@@ -339,15 +339,6 @@ func (f *finding) snapshots(ctx context.Context, s location.Store) error {
 
 func (f *finding) names(word string) bool {
 	return word != "" && (f.named[word] || strings.Contains(f.text.String(), word))
-}
-
-func with(ctx context.Context, s location.Store, at, passphrase string, use func(*repository.Repository) error) (err error) {
-	r, err := repository.Open(ctx, s, repository.Options{Prefix: at, Passphrase: passphrase})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close(ctx)) }()
-	return use(r)
 }
 
 // Remove deletes orphans. What cannot be deleted does not keep the others: it is
@@ -378,7 +369,7 @@ func Remove(ctx context.Context, s location.Store, list []Orphan, passphrase str
 func (o *Orphan) remove(ctx context.Context, s location.Store, passphrase string) error {
 	switch o.Kind {
 	case Snapshot:
-		return with(ctx, s, o.Name, passphrase, func(r *repository.Repository) error { return r.Delete(ctx, o.ID) })
+		return repository.With(ctx, s, repository.Options{Prefix: o.Name, Passphrase: passphrase}, func(r *repository.Repository) error { return r.Delete(ctx, o.ID) })
 	case Data:
 		var failed []error
 		for _, n := range o.names {

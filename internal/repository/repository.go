@@ -84,6 +84,16 @@ func Open(ctx context.Context, store location.Store, o Options) (*Repository, er
 	return r, nil
 }
 
+// With opens a repository, and closes it after use.
+func With(ctx context.Context, store location.Store, o Options, use func(*Repository) error) (err error) {
+	r, err := Open(ctx, store, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close(ctx)) }()
+	return use(r)
+}
+
 func (r *Repository) open(ctx context.Context, o Options) error {
 	config := filepath.Join(r.dir, "repository.config")
 	connect := func() error {
