@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -41,9 +40,7 @@ is over. Until then: thaw restorepoint keep RESTOREPOINT. Run it by a schedule
 			return nil
 		},
 		RunE: withTemporal(func(cmd *cobra.Command, c client.Client, _ []string) error {
-			if profile != "" {
-				req.Profile = profileReference(profile)
-			}
+			req.Profile = profileReference(profile)
 			if cmd.Flags().Changed("undo-window") {
 				d := plan.Duration(window)
 				req.UndoWindow = &d
@@ -55,15 +52,12 @@ is over. Until then: thaw restorepoint keep RESTOREPOINT. Run it by a schedule
 			if id == "" {
 				id = runID("retire", on, time.Now())
 			}
-			run, err := c.ExecuteWorkflow(cmd.Context(), client.StartWorkflowOptions{
-				ID: id, TaskQueue: req.TaskQueue, WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-				WorkflowExecutionErrorWhenAlreadyStarted: true, StaticSummary: "retention of " + on,
-			}, "RetireRestorePoints", req)
+			run, err := begin(cmd.Context(), c, client.StartWorkflowOptions{ID: id, TaskQueue: req.TaskQueue, StaticSummary: "retention of " + on}, "RetireRestorePoints", req)
 			if err != nil {
-				return fmt.Errorf("start RetireRestorePoints as %q: %w", id, err)
+				return err
 			}
 			if detach {
-				return o.print(cmd.OutOrStdout(), map[string]string{"id": run.GetID(), "runId": run.GetRunID()}, func(w io.Writer) { _, _ = fmt.Fprintln(w, run.GetID()) })
+				return o.started(cmd, run)
 			}
 			report, err := retired(cmd, run)
 			if report != nil {

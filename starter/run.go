@@ -139,22 +139,35 @@ func (f *launch) start(cmd *cobra.Command, workflow, on string, in any) error {
 	if id == "" {
 		id = runID(workflow, on, time.Now())
 	}
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: id, TaskQueue: f.taskQueue, WorkflowExecutionTimeout: f.timeout,
-		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL, WorkflowExecutionErrorWhenAlreadyStarted: true,
-		StaticSummary: workflow + " of " + on,
+	run, err := begin(ctx, c, client.StartWorkflowOptions{
+		ID: id, TaskQueue: f.taskQueue, WorkflowExecutionTimeout: f.timeout, StaticSummary: workflow + " of " + on,
 	}, workflow, in)
 	if err != nil {
-		return fmt.Errorf("start %s as %q: %w", workflow, id, err)
+		return err
 	}
 	if f.detach {
-		return f.print(cmd.OutOrStdout(), map[string]string{"id": run.GetID(), "runId": run.GetRunID()}, func(w io.Writer) { _, _ = fmt.Fprintln(w, run.GetID()) })
+		return f.started(cmd, run)
 	}
 	out, err := follow(ctx, c, run, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
 	return f.print(cmd.OutOrStdout(), out, func(w io.Writer) { writeOutcome(w, run.GetID(), out) })
+}
+
+// begin starts a workflow. One of that id that runs is an error.
+func begin(ctx context.Context, c client.Client, o client.StartWorkflowOptions, workflow string, in any) (client.WorkflowRun, error) {
+	o.WorkflowIDConflictPolicy, o.WorkflowExecutionErrorWhenAlreadyStarted = enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL, true
+	run, err := c.ExecuteWorkflow(ctx, o, workflow, in)
+	if err != nil {
+		return nil, fmt.Errorf("start %s as %q: %w", workflow, o.ID, err)
+	}
+	return run, nil
+}
+
+// started tells which run is not waited for.
+func (o *output) started(cmd *cobra.Command, run client.WorkflowRun) error {
+	return o.print(cmd.OutOrStdout(), map[string]string{"id": run.GetID(), "runId": run.GetRunID()}, func(w io.Writer) { _, _ = fmt.Fprintln(w, run.GetID()) })
 }
 
 func (f *runFlags) request(action string) (plan.Request, error) {
