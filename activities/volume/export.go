@@ -55,10 +55,9 @@ func tagOf(env *function.Env, v *Volume) string {
 
 // movingArgs are those of every function that moves data in pods of its own.
 type movingArgs struct {
-	Parallel      int           `arg:"parallel" default:"2" doc:"how many volumes are copied at once"`
-	EncryptionKey string        `arg:"encryptionKey" doc:"passphrase of the repository in the location; the worker's secretsKey where there is none"`
-	Image         string        `arg:"image" doc:"image with Thaw's kando; the worker's data.image wins"`
-	Timeout       time.Duration `arg:"timeout" default:"24h" doc:"how long all of it may take"`
+	Parallel      int    `arg:"parallel" default:"2" doc:"how many volumes are copied at once"`
+	EncryptionKey string `arg:"encryptionKey" doc:"passphrase of the repository in the location; the worker's secretsKey where there is none"`
+	Image         string `arg:"image" doc:"image with Thaw's kando; the worker's data.image wins"`
 	podrun.Args   `arg:",squash"`
 }
 
@@ -81,7 +80,8 @@ func (a movingArgs) request(m *movers.Movers, env *function.Env, do string) (*mo
 }
 
 type exportArgs struct {
-	Volumes    any `arg:"volumes,required" type:"object" doc:"what WaitSnapshotsReady put out"`
+	Volumes    any           `arg:"volumes,required" type:"object" doc:"what WaitSnapshotsReady put out"`
+	Timeout    time.Duration `arg:"timeout" default:"24h" doc:"how long all of it may take"`
 	movingArgs `arg:",squash"`
 }
 
@@ -111,9 +111,7 @@ func exportVolumes(c *cluster.Cluster, m *movers.Movers) function.Function {
 			return nil, nil, fmt.Errorf("%s: %w", doing, err)
 		}
 		return func(ctx context.Context) (function.Outputs, error) {
-			ctx, cancel := context.WithTimeoutCause(ctx, a.Timeout, fmt.Errorf("not done after %s", a.Timeout))
-			defer cancel()
-			if err := x.run(ctx); err != nil {
+			if err := within(ctx, a.Timeout, x.run); err != nil {
 				return nil, fmt.Errorf("%s: %w", doing, err)
 			}
 			return function.Outputs{"volumes": data(x.volumes)}, nil
@@ -176,6 +174,13 @@ func (x *export) run(ctx context.Context) error {
 		return fault.New(fault.Permanent, "%s", err.Error())
 	}
 	return err
+}
+
+// within bounds a step of a call.
+func within(ctx context.Context, limit time.Duration, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %s", limit))
+	defer cancel()
+	return step(ctx)
 }
 
 // inParallel makes some calls of one, a few at a time. What each came to is

@@ -38,6 +38,8 @@ type restoreArgs struct {
 	Replace      bool              `arg:"replace" default:"false" doc:"take the place of claims that exist; their volumes are kept, for ReturnVolumes or DropReplacedVolumes"`
 	Labels       map[string]string `arg:"labels" doc:"labels of the claims, besides those that they had"`
 	FromLocation bool              `arg:"fromLocation" default:"false" doc:"of what ExportVolumes copied, also where the snapshots are there"`
+	Timeout      time.Duration     `arg:"timeout" default:"2h" doc:"how long the snapshots may take to be ready and the claims to be bound"`
+	FillTimeout  time.Duration     `arg:"fillTimeout" default:"24h" doc:"how long volumes may take to be filled from the location"`
 	movingArgs   `arg:",squash"`
 }
 
@@ -275,22 +277,25 @@ func storageClassOf(raw any) (func(former string) string, error) {
 }
 
 func (r *restore) run(ctx context.Context) (function.Outputs, error) {
-	bounded, cancel := context.WithTimeoutCause(ctx, r.args.Timeout, fmt.Errorf("not done after %s", r.args.Timeout))
-	defer cancel()
-	err := r.sources(bounded)
+	err := within(ctx, r.args.Timeout, func(ctx context.Context) error {
+		for _, step := range []func(context.Context) error{r.sources, r.make, r.bind} {
+			if err := step(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err == nil {
-		err = r.make(bounded)
-	}
-	if err == nil {
-		err = r.bind(bounded)
-	}
-	if err == nil {
-		err = r.fill(bounded)
+		err = within(ctx, r.args.FillTimeout, r.fill)
 	}
 	if err != nil {
 		return nil, r.back(ctx, err)
 	}
-	temporary, err := r.tidy(bounded)
+	var temporary []Volume
+	err = within(ctx, r.args.Timeout, func(ctx context.Context) (err error) {
+		temporary, err = r.tidy(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("all claims are made, but: %w", err)
 	}
